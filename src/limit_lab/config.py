@@ -1,0 +1,409 @@
+"""The words of a study as typed configuration: one keyword-only dataclass per config group, checked before torch loads.
+
+Hydra composes the YAML groups of ``conf/`` into `Study`; `__post_init__` holds the rules that span fields. The classes are
+not frozen because OmegaConf would make them read-only and composition would fail; after composing nobody assigns to them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, is_dataclass
+from typing import Any
+
+from omegaconf import MISSING
+
+from limit_lab.errors import ConfigError, did_you_mean
+
+#: Bumped whenever our own code changes results for an unchanged configuration.
+NUMERICS = 1
+
+VERBS = ("study", "plan", "report", "export", "mix", "pretrain_micro")
+
+
+@dataclass(kw_only=True)
+class Duration:
+    """A length of training as a value: ``3ep``, ``500step`` or ``40Mtok`` (OLMo-core's idea, our grammar)."""
+
+    amount: float
+    unit: str
+
+    @classmethod
+    def parse(cls, text: str, *, name: str) -> Duration:
+        """Raises: ConfigError when ``text`` is not a positive number followed by ep, step or tok (k, M, B allowed)."""
+        match = re.fullmatch(r"(\d+(?:\.\d+)?)([kMB]?)(ep|step|tok)", text)
+        if not match or float(match[1]) <= 0:
+            raise ConfigError(f"{name}={text!r} is no duration: write a positive one such as 3ep, 500step or 40Mtok.")
+        scale = {"": 1.0, "k": 1e3, "M": 1e6, "B": 1e9}[match[2]]
+        return cls(amount=float(match[1]) * scale, unit=match[3])
+
+    def steps(self, documents: int, batch: int, tokens_per_document: float = 0.0) -> int:
+        """Optimizer steps of this duration; epochs count every batch, the partial last one too.
+
+        Raises: ConfigError for a duration in tokens when the mean document length is unknown.
+        """
+        if self.unit == "step":
+            return round(self.amount)
+        if self.unit == "ep":
+            return round(self.amount * -(-documents // batch))
+        if tokens_per_document <= 0:
+            raise ConfigError(f"a duration of {self.amount:.0f} tokens needs the mean document length, which is unknown.")
+        return max(1, round(self.amount / (tokens_per_document * batch)))
+
+
+def documents(text: str, *, name: str) -> int:
+    """Number of documents in a batch written ``48doc``. Raises: ConfigError for anything else."""
+    match = re.fullmatch(r"([1-9]\d*)doc", text)
+    if not match:
+        raise ConfigError(f"{name}={text!r} is no batch: write a number of documents such as 48doc.")
+    return int(match[1])
+
+
+@dataclass(kw_only=True)
+class Source:
+    """Where the rows of one source come from, and what is known of them before they are read."""
+
+    kind: str = MISSING  # microworld | file | hub
+    file: str | None = None  # kind=file: jsonl under data.dir, or an absolute path
+    hub: str | None = None  # kind=hub: data set id on the Hugging Face Hub
+    rows: int | None = None  # published number of rows, for the plan
+    prompt_tokens: float | None = None  # published mean length, for the plan
+    response_tokens: float | None = None
+    licence: str = "not stated"
+
+    def __post_init__(self) -> None:
+        if self.kind not in ("microworld", "file", "hub"):
+            raise ConfigError(f"data.sources.*.kind={self.kind!r} is unknown: use microworld, file or hub.")
+        if self.kind == "file" and not self.file:
+            raise ConfigError("a source of kind=file needs its file: set data.sources.<name>.file=rows.jsonl.")
+
+
+@dataclass(kw_only=True)
+class Data:
+    """The sources that mixtures draw from, by name."""
+
+    name: str = MISSING
+    dir: str | None = None
+    sources: dict[str, Source] = field(default_factory=dict)
+
+
+@dataclass(kw_only=True)
+class Mixture:
+    """So many samples from each source, drawn by a seeded selection whose sizes are nested (1k lies inside 5k)."""
+
+    name: str = MISSING
+    samples: dict[str, int] = field(default_factory=dict)
+    selection: str = "random"
+
+    def __post_init__(self) -> None:
+        for source, count in self.samples.items():
+            if count < 1:
+                raise ConfigError(f"mixture.samples.{source}={count} is no sample count: use 1 or more, or leave it out.")
+        if self.selection != "random":
+            raise ConfigError(f"mixture.selection={self.selection!r} is unknown: use random.")
+
+
+@dataclass(kw_only=True)
+class Model:
+    """The base model: the embedded micro checkpoint, a local folder, or random weights of a stated shape."""
+
+    name: str = MISSING
+    path: str | None = None  # folder in the layout of transformers' MptForCausalLM, or a Hub id
+    embedded: bool = False  # the checkpoint that ships inside the package
+    d_model: int = 128
+    n_layers: int = 4
+    n_heads: int = 4
+    vocab_size: int = 2048
+    max_seq_len: int = 2048
+    tokenizer: str | None = None  # folder; random weights take their tokenizer from here
+    init_seed: int = 0
+    parameters: float | None = None  # published parameter count, for the plan
+    gone: str | None = None  # why the public weights cannot be fetched, with the remedy
+
+
+@dataclass(kw_only=True)
+class Prompt:
+    """The format that shapes every instruction, in training, answering and judging."""
+
+    format: str = "alpaca"
+
+
+@dataclass(kw_only=True)
+class Finetune:
+    """The recipe. ``duration`` is the length of the schedule, ``stop`` where training ends and evaluation begins."""
+
+    name: str = MISSING
+    duration: str = "3ep"
+    stop: str | None = None
+    batch: str = "48doc"
+    max_seq_tokens: int = 2048
+    on_too_long: str = "error"  # error | drop | truncate
+    optimizer: str = "adamw"
+    learning_rate: float = 5e-6
+    betas: list[float] = field(default_factory=lambda: [0.9, 0.99])
+    eps: float = 1e-8
+    weight_decay: float = 0.0
+    schedule: str = "linear"  # linear | cosine, both down to zero
+    warmup: str = "50step"  # steps, or a share of the schedule such as 0.05
+    clip_norm: float = 1.0
+    freeze_embeddings: bool = False
+    precision: str = "bf16"  # bf16 (autocast over fp32 weights) | fp32
+    checkpoint_every_steps: int = 100
+    log_every_steps: int = 10
+
+    def __post_init__(self) -> None:
+        duration = Duration.parse(self.duration, name="finetune.duration")
+        if self.stop is not None:
+            stop = Duration.parse(self.stop, name="finetune.stop")
+            if stop.unit == duration.unit and stop.amount > duration.amount:
+                raise ConfigError(f"finetune.stop={self.stop} lies beyond finetune.duration={self.duration}: stop earlier.")
+        documents(self.batch, name="finetune.batch")
+        _one_of("finetune.on_too_long", self.on_too_long, ("error", "drop", "truncate"))
+        _one_of("finetune.optimizer", self.optimizer, ("adamw",))
+        _one_of("finetune.schedule", self.schedule, ("linear", "cosine"))
+        _one_of("finetune.precision", self.precision, ("bf16", "fp32"))
+        if not re.fullmatch(r"\d+step|0?\.\d+|0", self.warmup):
+            raise ConfigError(f"finetune.warmup={self.warmup!r} is neither steps (50step) nor a share (0.05).")
+        for name, value in (("learning_rate", self.learning_rate), ("clip_norm", self.clip_norm)):
+            if value <= 0:
+                raise ConfigError(f"finetune.{name}={value} must be above 0.")
+        if self.max_seq_tokens < 8:
+            raise ConfigError(f"finetune.max_seq_tokens={self.max_seq_tokens} leaves no room for a prompt: use 8 or more.")
+
+    def warmup_steps(self, steps: int) -> int:
+        """Warm-up in optimizer steps for a schedule of ``steps``."""
+        if self.warmup.endswith("step"):
+            return int(self.warmup.removesuffix("step"))
+        return round(float(self.warmup) * steps)
+
+
+@dataclass(kw_only=True)
+class Hardware:
+    """What the run may use; outside every fingerprint, recorded in every result."""
+
+    name: str = MISSING
+    accelerator: str = "cpu"  # cpu | gpu
+    devices: int = 1  # per node
+    nodes: int = 1
+    gpu_gib: float = 0.0
+    strategy: str = "single"  # single | zero3
+    micro_batch: str = "8doc"  # documents per forward pass and device
+    threads: int | None = None
+    tflops: float = 0.0  # bf16 peak per device, for the plan
+    mfu: float = 0.4  # assumed share of the peak, for the plan
+
+    def __post_init__(self) -> None:
+        documents(self.micro_batch, name="hardware.micro_batch")
+        _one_of("hardware.accelerator", self.accelerator, ("cpu", "gpu"))
+        _one_of("hardware.strategy", self.strategy, ("single", "zero3"))
+        if self.strategy == "single" and self.devices * self.nodes > 1:
+            raise ConfigError(
+                f"hardware.strategy=single uses one device, but hardware.devices={self.devices} and "
+                f"hardware.nodes={self.nodes}: use hardware.strategy=zero3."
+            )
+
+
+@dataclass(kw_only=True)
+class Task:
+    """One gauntlet task; field names and defaults follow the gauntlet's own YAML."""
+
+    label: str = MISSING
+    type: str = MISSING  # language_modeling | multiple_choice | schema | generation
+    file: str = MISSING  # jsonl under gauntlet.data
+    shots: int = 0
+    baseline: float = 0.0
+    category: str = MISSING
+    rows: int | None = None  # only the first rows, and then the suite's name says so
+    continuation_delimiter: str = " "
+    prelimiter: str = ""
+    cot_delimiter: str = ""
+    stop: list[str] = field(default_factory=list)
+    normalise: bool = True
+    template: bool = True  # may also be asked inside the instruction template
+    partner: str | None = None  # the task that asks the same questions in the other measure (exact match, likelihood)
+
+    def __post_init__(self) -> None:
+        _one_of("gauntlet.tasks.*.type", self.type, ("language_modeling", "multiple_choice", "schema", "generation"))
+
+
+@dataclass(kw_only=True)
+class Gauntlet:
+    """A suite of tasks with the categories that its average is made of."""
+
+    name: str = MISSING
+    data: str | None = None  # folder with the task files; null: the embedded world writes them
+    tasks: list[Task] = field(default_factory=list)
+    average: list[str] = field(default_factory=list)  # categories of the headline average
+    max_seq_tokens: int = 2048
+    batch_tokens: int = 16384
+    prompting: list[str] = field(default_factory=lambda: ["raw", "template"])
+
+    def __post_init__(self) -> None:
+        for prompting in self.prompting:
+            _one_of("gauntlet.prompting", prompting, ("raw", "template"))
+        labels = [task.label for task in self.tasks]
+        if len(set(labels)) < len(labels):
+            raise ConfigError(f"gauntlet={self.name} names a task twice: {', '.join(sorted(labels))}.")
+        unknown = set(self.average) - {task.category for task in self.tasks}
+        if unknown:
+            raise ConfigError(f"gauntlet.average names categories without a task: {', '.join(sorted(unknown))}.")
+
+
+@dataclass(kw_only=True)
+class Answers:
+    """How each cell answers the open prompts."""
+
+    name: str = MISSING
+    prompts: str | None = None  # jsonl with the prompts; null: the embedded world writes them
+    limit: int | None = None  # only the first prompts
+    max_new_tokens: int = 1024
+    temperature: float = 0.0  # 0: greedy
+    top_p: float = 1.0
+    top_k: int = 0
+    seeds: list[int] = field(default_factory=lambda: [0])
+    batch: int = 16
+
+    def __post_init__(self) -> None:
+        if self.temperature < 0:
+            raise ConfigError(f"answers.temperature={self.temperature} is negative: use 0 for greedy decoding.")
+        if self.temperature == 0 and len(self.seeds) > 1:
+            raise ConfigError(f"answers.seeds={self.seeds} would repeat one greedy answer: use a single seed.")
+
+
+@dataclass(kw_only=True)
+class Judge:
+    """The profile that compares the answers of a pair."""
+
+    name: str = MISSING
+    profile: str = MISSING  # ground_truth | length | alpaca_eval_gpt4
+    tie_margin: float = 0.0  # score differences up to this count as ties
+    usd_per_call: float = 0.0
+    gone: str | None = None  # why a live call is impossible, with the remedy
+
+    def __post_init__(self) -> None:
+        _one_of("judge.profile", self.profile, ("ground_truth", "length", "alpaca_eval_gpt4"))
+
+
+@dataclass(kw_only=True)
+class Tracking:
+    """Where curves go besides metrics.jsonl, which is always written."""
+
+    name: str = MISSING
+
+
+@dataclass(kw_only=True)
+class Seeds:
+    """The seeds of a cell: which rows are drawn, and in which order they are learnt."""
+
+    subset: int = 0
+    training: int = 0
+
+
+@dataclass(kw_only=True)
+class Microworld:
+    """The embedded world. ``part`` is what evaluations see; the test part is looked at once."""
+
+    seed: int = 0
+    part: str = "test"  # development | test
+    pretrain_tokens: int = 4_300_000
+    pretrain_learning_rate: float = 5e-3
+
+    def __post_init__(self) -> None:
+        _one_of("microworld.part", self.part, ("development", "test"))
+
+
+@dataclass(kw_only=True)
+class Predicate:
+    """A claim with its margin, fixed in a committed file before the numbers.
+
+    kind=better: left exceeds right by more than margin; keeps: left keeps at least ``share`` of right's gain over ``over``;
+    within: left is no worse than right by more than margin. ``measure`` is gauntlet (raw average), win_rate or judge_score.
+    """
+
+    claim: str = MISSING
+    measure: str = MISSING
+    kind: str = MISSING
+    left: str = MISSING
+    right: str = MISSING
+    over: str | None = None
+    share: float = 0.75
+    margin: float = 0.0
+
+    def __post_init__(self) -> None:
+        _one_of("study.predicates.*.measure", self.measure, ("gauntlet", "win_rate", "judge_score"))
+        _one_of("study.predicates.*.kind", self.kind, ("better", "keeps", "within"))
+        if self.kind == "keeps" and self.over is None:
+            raise ConfigError(f"the predicate {self.claim!r} keeps a gain over nothing: name the cell in 'over'.")
+
+
+@dataclass(kw_only=True)
+class Cells:
+    """Which cells a study holds beside the configured one, what they are compared with, and what it set out to show."""
+
+    name: str = "study"
+    mixtures: list[str] = field(default_factory=list)  # further mixtures, made before the configured one
+    baseline: str | None = "lima"
+    predicates: list[Predicate] = field(default_factory=list)
+
+
+@dataclass(kw_only=True)
+class Report:
+    """The arguments of do=report."""
+
+    out: str | None = None  # folder of the page; null: beside the study's records
+
+
+@dataclass(kw_only=True)
+class Study:
+    """One composed configuration: the configured cell, and the study it belongs to."""
+
+    do: str = "study"
+    runs: str = "runs"
+    debug: bool = False
+    data: Data = MISSING
+    mixture: Mixture = MISSING
+    model: Model = MISSING
+    prompt: Prompt = field(default_factory=Prompt)
+    finetune: Finetune = MISSING
+    hardware: Hardware = MISSING
+    gauntlet: Gauntlet = MISSING
+    answers: Answers = MISSING
+    judge: Judge = MISSING
+    tracking: Tracking = MISSING
+    seeds: Seeds = field(default_factory=Seeds)
+    microworld: Microworld = field(default_factory=Microworld)
+    study: Cells = field(default_factory=Cells)
+    report: Report = field(default_factory=Report)
+
+    def __post_init__(self) -> None:
+        _one_of("do", self.do, VERBS)
+        for source in self.mixture.samples:
+            if source not in self.data.sources:
+                raise ConfigError(
+                    f"mixture.samples names the source {source!r}, which data={self.data.name} does not have"
+                    f"{did_you_mean(source, self.data.sources)}"
+                )
+
+
+def _one_of(name: str, value: str, allowed: tuple[str, ...]) -> None:
+    if value not in allowed:
+        raise ConfigError(f"{name}={value!r} is unknown{did_you_mean(value, allowed)}")
+
+
+def plain(value: Any) -> Any:
+    """Dataclasses, tuples and mappings as plain JSON values."""
+    if is_dataclass(value) and not isinstance(value, type):
+        return plain(asdict(value))
+    if isinstance(value, Mapping):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(item) for item in value]
+    return value
+
+
+def fingerprint(value: Any) -> str:
+    """First 12 hex digits of the SHA-256 of the canonical JSON of ``value``; equal values give equal fingerprints."""
+    text = json.dumps(plain(value), sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return hashlib.sha256(text.encode()).hexdigest()[:12]

@@ -1,0 +1,1 @@
+"""The base models: MPT, loading, answering and export."""

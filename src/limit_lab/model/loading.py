@@ -1,0 +1,65 @@
+"""From a folder to a model and its tokenizer. A folder has the layout of transformers' ``save_pretrained``."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import cast
+
+import torch
+from safetensors.torch import load_file
+
+from limit_lab.errors import ModelError
+from limit_lab.model.mpt import MPT, MPTConfig
+from limit_lab.prompt import Tokenizer
+
+
+def load_tokenizer(folder: Path) -> Tokenizer:
+    """The folder's fast tokenizer. Raises: ModelError when there is none or it has no end-of-sequence token."""
+    from transformers import PreTrainedTokenizerFast
+
+    if not (folder / "tokenizer.json").is_file():
+        raise ModelError(f"{folder} has no tokenizer.json: point model.path (or model.tokenizer) at a folder that has one.")
+    tokenizer = PreTrainedTokenizerFast.from_pretrained(str(folder))
+    if tokenizer.eos_token_id is None:
+        raise ModelError(f"the tokenizer in {folder} has no eos token: name one in its tokenizer_config.json.")
+    return cast(Tokenizer, tokenizer)
+
+
+def read_config(folder: Path) -> MPTConfig:
+    """Raises: ModelError when the folder holds no MPT."""
+    path = folder / "config.json"
+    if not path.is_file():
+        raise ModelError(f"{folder} has no config.json: model.path must name a folder saved in the Hugging Face layout.")
+    raw = json.loads(path.read_text(encoding="utf-8"))
+    if raw.get("model_type") != "mpt":
+        raise ModelError(f"{folder} holds a {raw.get('model_type')!r} model, and only 'mpt' is read so far.")
+    return MPTConfig.from_hugging_face(raw)
+
+
+def load_model(folder: Path) -> MPT:
+    """The folder's MPT in float32, in evaluation mode, on the CPU.
+
+    Raises: ModelError when weights are missing, surplus or misshapen; the first such name is given.
+    """
+    model = MPT(read_config(folder))
+    files = sorted(folder.glob("*.safetensors"))
+    if not files:
+        raise ModelError(f"{folder} has no *.safetensors: export or download the weights in that format.")
+    state: dict[str, torch.Tensor] = {}
+    for file in files:
+        state |= load_file(file)
+    state = {_name(key): value.float() for key, value in state.items() if not key.startswith("lm_head.")}
+    own = {name: parameter.shape for name, parameter in model.named_parameters()}
+    for name in sorted(own.keys() ^ state.keys()):
+        raise ModelError(f"{folder}: the weight {name!r} is {'missing' if name in own else 'not part of an MPT'}.")
+    for name, shape in own.items():
+        if state[name].shape != shape:
+            raise ModelError(f"{folder}: {name} has shape {list(state[name].shape)}, config.json says {list(shape)}.")
+    model.load_state_dict(state)
+    return model.eval()
+
+
+def _name(key: str) -> str:
+    """Hub-format files of the MPT trunk lack the ``transformer.`` prefix."""
+    return key if key.startswith("transformer.") else f"transformer.{key}"

@@ -1,0 +1,250 @@
+"""MPT in plain PyTorch: Hugging Face parameter names, ALiBi, no biases, tied head, scaled-dot-product attention.
+
+The mathematics is that of transformers' `MptForCausalLM` (the oracle of the parity tests): pre-norm blocks, exact GELU,
+fused Wqkv, ALiBi with bias max 8 (Press et al. 2022). Unlike it, attention takes a document index per token, so packed
+documents cannot see one another, and a sequence may be longer than the pretraining context.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from limit_lab.errors import ModelError
+
+#: Configuration fields that change the mathematics, with the only value this module implements.
+REQUIRED = {
+    "expansion_ratio": 4,
+    "no_bias": True,
+    "logit_scale": None,
+    "emb_pdrop": 0,
+    "resid_pdrop": 0,
+}
+REQUIRED_ATTENTION = {
+    "alibi": True,
+    "alibi_bias_max": 8,
+    "attn_pdrop": 0,
+    "attn_type": "multihead_attention",
+    "prefix_lm": False,
+    "qk_ln": False,
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class MPTConfig:
+    """The shape of an MPT."""
+
+    d_model: int
+    n_layers: int
+    n_heads: int
+    vocab_size: int
+    max_seq_len: int = 2048
+    clip_qkv: float | None = None
+    softmax_scale: float | None = None
+    layer_norm_epsilon: float = 1e-5
+
+    @classmethod
+    def from_hugging_face(cls, raw: dict[str, Any]) -> MPTConfig:
+        """Read config.json of an MPT folder. Raises: ModelError naming every field whose value is not supported."""
+        attention = raw.get("attn_config") or {}
+        wrong = [f"{key}={raw[key]!r}" for key, value in REQUIRED.items() if raw.get(key, value) != value]
+        wrong += [f"attn_config.{k}={attention[k]!r}" for k, v in REQUIRED_ATTENTION.items() if attention.get(k, v) != v]
+        if wrong:
+            raise ModelError(f"this MPT configuration is not supported: {', '.join(wrong)}; use a model without them.")
+        return cls(
+            d_model=raw["d_model"],
+            n_layers=raw["n_layers"],
+            n_heads=raw["n_heads"],
+            vocab_size=raw["vocab_size"],
+            max_seq_len=raw["max_seq_len"],
+            clip_qkv=attention.get("clip_qkv"),
+            softmax_scale=attention.get("softmax_scale"),
+            layer_norm_epsilon=raw.get("layer_norm_epsilon", 1e-5),
+        )
+
+    def to_hugging_face(self) -> dict[str, Any]:
+        """config.json content that transformers' `MptForCausalLM` loads."""
+        attention = {**REQUIRED_ATTENTION, "clip_qkv": self.clip_qkv, "softmax_scale": self.softmax_scale}
+        return {
+            **REQUIRED,
+            "architectures": ["MptForCausalLM"],
+            "model_type": "mpt",
+            "attn_config": attention,
+            "d_model": self.d_model,
+            "n_layers": self.n_layers,
+            "n_heads": self.n_heads,
+            "vocab_size": self.vocab_size,
+            "max_seq_len": self.max_seq_len,
+            "layer_norm_epsilon": self.layer_norm_epsilon,
+            "norm_type": "low_precision_layernorm",
+            "learned_pos_emb": True,
+            "tie_word_embeddings": True,
+            "use_cache": False,
+        }
+
+
+def alibi_slopes(n_heads: int, bias_max: int = 8) -> Tensor:
+    """Slopes, float32 [n_heads]; interleaved when the head count is no power of two, as in llm-foundry."""
+    rounded = 2 ** math.ceil(math.log2(n_heads))
+    slopes = 2.0 ** -(torch.arange(1, rounded + 1, dtype=torch.float32) * bias_max / rounded)
+    return slopes if rounded == n_heads else torch.cat([slopes[1::2], slopes[::2]])[:n_heads]
+
+
+class Cache:
+    """Keys and values of the tokens read so far, one pair [batch, heads, tokens, head_dim] per layer."""
+
+    def __init__(self, n_layers: int) -> None:
+        self.layers: list[tuple[Tensor, Tensor] | None] = [None] * n_layers
+
+    @property
+    def tokens(self) -> int:
+        first = self.layers[0]
+        return 0 if first is None else first[0].shape[2]
+
+    def extend(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+        """Append to one layer; return all its keys and values."""
+        held = self.layers[layer]
+        if held is not None:
+            keys, values = torch.cat([held[0], keys], 2), torch.cat([held[1], values], 2)
+        self.layers[layer] = (keys, values)
+        return keys, values
+
+    def select(self, rows: Tensor) -> None:
+        """Keep (or repeat) the given batch rows, int64 [n]."""
+        self.layers = [pair and (pair[0][rows], pair[1][rows]) for pair in self.layers]
+
+
+class Attention(nn.Module):
+    """Multi-head self-attention with a precomputed additive bias."""
+
+    def __init__(self, config: MPTConfig) -> None:
+        super().__init__()
+        self.n_heads = config.n_heads
+        self.clip_qkv = config.clip_qkv
+        self.scale = config.softmax_scale
+        self.Wqkv = nn.Linear(config.d_model, 3 * config.d_model, bias=False)
+        self.out_proj = nn.Linear(config.d_model, config.d_model, bias=False)
+
+    def forward(self, x: Tensor, bias: Tensor, cache: Cache | None, layer: int) -> Tensor:
+        batch, tokens, width = x.shape
+        qkv = self.Wqkv(x)
+        if self.clip_qkv is not None:
+            qkv = qkv.clamp(-self.clip_qkv, self.clip_qkv)
+        query, key, value = (
+            part.view(batch, tokens, self.n_heads, width // self.n_heads).transpose(1, 2) for part in qkv.chunk(3, -1)
+        )
+        if cache is not None:
+            key, value = cache.extend(layer, key, value)
+        mixed = F.scaled_dot_product_attention(query, key, value, attn_mask=bias.to(query.dtype), scale=self.scale)
+        out: Tensor = self.out_proj(mixed.transpose(1, 2).reshape(batch, tokens, width))
+        return out
+
+
+class FeedForward(nn.Module):
+    """Two projections around an exact GELU."""
+
+    def __init__(self, config: MPTConfig) -> None:
+        super().__init__()
+        self.up_proj = nn.Linear(config.d_model, 4 * config.d_model, bias=False)
+        self.down_proj = nn.Linear(4 * config.d_model, config.d_model, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.down_proj(F.gelu(self.up_proj(x)))
+        return out
+
+
+class Block(nn.Module):
+    """Pre-norm attention and feed-forward."""
+
+    def __init__(self, config: MPTConfig) -> None:
+        super().__init__()
+        self.norm_1 = nn.LayerNorm(config.d_model, eps=config.layer_norm_epsilon, bias=False)
+        self.attn = Attention(config)
+        self.norm_2 = nn.LayerNorm(config.d_model, eps=config.layer_norm_epsilon, bias=False)
+        self.ffn = FeedForward(config)
+
+    def forward(self, x: Tensor, bias: Tensor, cache: Cache | None, layer: int) -> Tensor:
+        x = x + self.attn(self.norm_1(x), bias, cache, layer)
+        out: Tensor = x + self.ffn(self.norm_2(x))
+        return out
+
+
+class Trunk(nn.Module):
+    """Embedding, blocks and final norm: everything below the vocabulary projection."""
+
+    def __init__(self, config: MPTConfig) -> None:
+        super().__init__()
+        self.wte = nn.Embedding(config.vocab_size, config.d_model)
+        self.blocks = nn.ModuleList(Block(config) for _ in range(config.n_layers))
+        self.norm_f = nn.LayerNorm(config.d_model, eps=config.layer_norm_epsilon, bias=False)
+
+
+class MPT(nn.Module):
+    """A causal language model. `hidden` and `logits` are apart so that only scored positions are projected."""
+
+    slopes: Tensor
+
+    def __init__(self, config: MPTConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.transformer = Trunk(config)
+        self.register_buffer("slopes", alibi_slopes(config.n_heads), persistent=False)
+
+    def initialise(self, seed: int) -> None:
+        """Random weights: N(0, 0.02), residual projections divided by sqrt(2 n_layers) (GPT-2's scheme)."""
+        generator = torch.Generator().manual_seed(seed)
+        for name, parameter in self.named_parameters():
+            if parameter.dim() > 1:
+                residual = name.endswith(("out_proj.weight", "down_proj.weight"))
+                std = 0.02 / (math.sqrt(2 * self.config.n_layers) if residual else 1.0)
+                nn.init.normal_(parameter, std=std, generator=generator)
+
+    def bias(self, queries: int, keys: int, document: Tensor | None, left_pad: Tensor | None) -> Tensor:
+        """ALiBi and masks as one additive bias, float32 [1 or batch, heads, queries, keys]."""
+        device = self.slopes.device
+        key = torch.arange(keys, device=device)
+        query = torch.arange(keys - queries, keys, device=device)
+        bias = self.slopes[:, None, None] * (key[None, :] - query[:, None])
+        bias = bias.masked_fill(key[None, :] > query[:, None], -torch.inf)[None]
+        if document is not None:
+            bias = bias.masked_fill((document[:, None, :, None] != document[:, None, None, :]), -torch.inf)
+        if left_pad is not None:
+            hidden = key[None, :] < left_pad[:, None]
+            bias = bias.masked_fill(hidden[:, None, None, :], torch.finfo(torch.float32).min)
+        return bias
+
+    def hidden(
+        self,
+        ids: Tensor,
+        *,
+        document: Tensor | None = None,
+        left_pad: Tensor | None = None,
+        cache: Cache | None = None,
+    ) -> Tensor:
+        """Final hidden states [batch, tokens, d_model] of int64 ids [batch, tokens].
+
+        ``document`` (int64 [batch, tokens]) keeps packed documents apart; ``left_pad`` (int64 [batch]) counts the padding
+        at the left of each row, cached tokens included; ``cache`` is extended in place. Right padding needs no mask.
+        """
+        keys = ids.shape[1] + (cache.tokens if cache is not None else 0)
+        bias = self.bias(ids.shape[1], keys, document, left_pad)
+        x: Tensor = self.transformer.wte(ids)
+        for layer, block in enumerate(self.transformer.blocks):
+            x = block(x, bias, cache, layer)
+        out: Tensor = self.transformer.norm_f(x)
+        return out
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """Vocabulary scores [..., vocab_size] of hidden states [..., d_model]."""
+        return F.linear(hidden, self.transformer.wte.weight)
+
+    def forward(self, ids: Tensor, *, document: Tensor | None = None) -> Tensor:
+        return self.logits(self.hidden(ids, document=document))
+
+    def new_cache(self) -> Cache:
+        return Cache(self.config.n_layers)

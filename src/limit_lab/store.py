@@ -1,0 +1,142 @@
+"""A run folder: atomic writes, stages with manifests, locks, and the one table that the report reads.
+
+A stage is a folder. ``begun.json`` holds the inputs it was started for, ``manifest.json`` is written last and makes it
+done. A stage whose manifest matches its inputs is skipped; one begun for the same inputs continues; any other is cleared.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from limit_lab import provenance
+from limit_lab.config import fingerprint, plain
+from limit_lab.errors import DataError, LimitLabError
+
+SCHEMA = 1
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write atomically: a reader sees the old file or the whole new one. Raises: DataError when the disk refuses."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with partial.open("w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+    except OSError as error:
+        partial.unlink(missing_ok=True)
+        raise DataError(f"{path} could not be written ({error.strerror}): free some disk space and run again.") from error
+
+
+def write_json(path: Path, value: Any) -> None:
+    write_text(path, json.dumps(plain(value), indent=1, ensure_ascii=False) + "\n")
+
+
+def read_json(path: Path) -> Any:
+    """Raises: DataError when the file is missing or not JSON."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise DataError(f"{path} does not exist: run the study that writes it first.") from error
+    except json.JSONDecodeError as error:
+        raise DataError(f"{path} is not valid JSON (line {error.lineno}): delete it and run again.") from error
+
+
+def write_rows(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
+    """Write jsonl atomically."""
+    write_text(path, "".join(json.dumps(plain(row), ensure_ascii=False) + "\n" for row in rows))
+
+
+def read_rows(path: Path) -> list[dict[str, Any]]:
+    """Read jsonl. Raises: DataError naming the line that is not a JSON object."""
+    if not path.is_file():
+        raise DataError(f"{path} does not exist: check the path, or data.dir if it is relative.")
+    rows = []
+    with path.open(encoding="utf-8") as file:
+        for number, line in enumerate(file, 1):
+            try:
+                row = json.loads(line)
+            except json.JSONDecodeError as error:
+                raise DataError(f"{path} line {number} is not JSON: fix or remove the line.") from error
+            if not isinstance(row, dict):
+                raise DataError(f"{path} line {number} is no JSON object: every line must be one row.")
+            rows.append(row)
+    return rows
+
+
+def sha256(path: Path) -> str:
+    """Hex digest of a file's content."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def done(folder: Path, inputs: Mapping[str, Any]) -> bool:
+    """Whether the stage in ``folder`` has finished for exactly these inputs."""
+    manifest = folder / "manifest.json"
+    return manifest.is_file() and read_json(manifest)["fingerprint"] == fingerprint(inputs)
+
+
+def stage(folder: Path, inputs: Mapping[str, Any], work: Callable[[Path], Mapping[str, Any]]) -> dict[str, Any]:
+    """Run ``work(folder)`` unless it is done for these inputs; return what it returned, from the manifest if skipped.
+
+    ``work`` finds the folder empty, or as an interrupted run for the same inputs left it.
+    """
+    if done(folder, inputs):
+        outputs: dict[str, Any] = read_json(folder / "manifest.json")["outputs"]
+        return outputs
+    begun = folder / "begun.json"
+    mark = fingerprint(inputs)
+    if folder.exists() and not (begun.is_file() and read_json(begun)["fingerprint"] == mark):
+        shutil.rmtree(folder)
+    (folder / "manifest.json").unlink(missing_ok=True)
+    if not begun.is_file():
+        write_json(begun, {"fingerprint": mark, "inputs": inputs})
+    start = time.monotonic()
+    outputs = plain(work(folder))
+    manifest = {
+        "schema": SCHEMA,
+        "fingerprint": mark,
+        "inputs": inputs,
+        "outputs": outputs,
+        "seconds": round(time.monotonic() - start, 3),
+        "provenance": provenance.collect(),
+    }
+    write_json(folder / "manifest.json", manifest)
+    return outputs
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Hold the folder's lock; waits for another process that holds it and says so."""
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder / ".lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        from rich.console import Console
+
+        Console(stderr=True).print(f"waiting: another process works in {folder}", highlight=False)
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def summaries(root: Path, kind: str) -> list[dict[str, Any]]:
+    """Every summary.json below ``root/kind`` (kind: cells or pairs), in path order."""
+    if kind not in ("cells", "pairs"):
+        raise LimitLabError(f"{kind!r} names no summaries: use cells or pairs.")
+    return [read_json(path) for path in sorted((root / kind).glob("*/summary.json"))]
