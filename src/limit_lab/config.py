@@ -223,9 +223,20 @@ class Task:
     normalise: bool = True
     template: bool = True  # may also be asked inside the instruction template
     partner: str | None = None  # the task that asks the same questions in the other measure (exact match, likelihood)
+    has_categories: bool = False  # rows are split by their category; the score is the plain mean over the categories
 
     def __post_init__(self) -> None:
         _one_of("gauntlet.tasks.*.type", self.type, ("language_modeling", "multiple_choice", "schema", "generation"))
+        if self.type == "schema" and self.template:
+            raise ConfigError(
+                f"the schema task {self.label} has no one question to put in a template: set template: false."
+            )
+        if self.type == "generation" and self.has_categories:
+            raise ConfigError(f"the generation task {self.label} cannot be split by category: leave has_categories out.")
+        if self.baseline >= 1:
+            raise ConfigError(f"the task {self.label} has baseline={self.baseline}, which leaves no gain: use less than 1.")
+        if self.shots < 0 or (self.rows is not None and self.rows < 1):
+            raise ConfigError(f"the task {self.label} asks for {self.shots} shots, {self.rows} rows: use 0 and 1 or more.")
 
 
 @dataclass(kw_only=True)

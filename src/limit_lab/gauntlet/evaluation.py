@@ -1,0 +1,122 @@
+"""One evaluation: every task of a suite asked in one prompting mode, its records written as soon as it is done."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from limit_lab import store
+from limit_lab.config import Gauntlet, Task, fingerprint
+from limit_lab.gauntlet.aggregate import composite, task_result
+from limit_lab.gauntlet.prompts import Prompt, raw_prompts, template_prompts
+from limit_lab.gauntlet.sequences import prefix_space
+from limit_lab.gauntlet.tasks import Row, asked, parts, read, require_files, strip
+from limit_lab.prompt import Tokenizer
+
+if TYPE_CHECKING:
+    from limit_lab.model.mpt import MPT
+
+Progress = Callable[[str, int, int], None]
+
+
+def evaluate(
+    model: MPT,
+    tokenizer: Tokenizer,
+    suite: Gauntlet,
+    data: Path,
+    out: Path,
+    *,
+    prompting: str,
+    prompt_format: str,
+    progress: Progress | None = None,
+) -> dict[str, Any]:
+    """Score ``model`` on the tasks of ``suite`` whose files lie under ``data``; return scores, categories and average.
+
+    ``prompting``: ``raw`` shows ``task.shots`` examples as llm-foundry does; ``template`` puts the bare question into the
+    instruction template ``prompt_format``. Records go to ``out/items/<label>.jsonl``; a task whose records were written
+    for the same task, data and prompting is not asked again, so ``out`` must belong to one model. ``progress`` gets a
+    label with the sequences done and to do.
+
+    Raises: EvalError when a task has no data or cannot be scored; DataError for a malformed row.
+    """
+    tasks = asked(suite, prompting)
+    require_files(suite, tasks, data)
+    results: dict[str, dict[str, Any]] = {}
+    for task in tasks:
+        ask = partial(_ask, model, tokenizer, suite, task, data, prompting, prompt_format, progress)
+        records = _once(out / "items", task, _inputs(suite, task, data, prompting, prompt_format), ask)
+        if progress is not None:
+            progress(task.label, len(records), len(records))
+        results[task.label] = task_result(task, records, prompting=prompting)
+    return {"prompting": prompting, "tasks": results, **composite(suite, results, prompting=prompting)}
+
+
+def _inputs(suite: Gauntlet, task: Task, data: Path, prompting: str, prompt_format: str) -> dict[str, Any]:
+    """Everything but the model that decides a task's records; batching is outside."""
+    return {
+        "task": task,
+        "data": store.sha256(data / task.file),
+        "max_seq_tokens": suite.max_seq_tokens,
+        "prompting": prompting,
+        "prompt_format": prompt_format if prompting == "template" else None,
+    }
+
+
+def _once(
+    folder: Path, task: Task, inputs: Mapping[str, Any], ask: Callable[[], list[dict[str, Any]]]
+) -> list[dict[str, Any]]:
+    """The task's records, from disk if they are there for the same inputs. The mark is removed first and written last."""
+    rows, mark = folder / f"{task.label}.jsonl", folder / f"{task.label}.inputs.json"
+    if rows.is_file() and mark.is_file() and store.read_json(mark)["fingerprint"] == fingerprint(inputs):
+        return store.read_rows(rows)
+    mark.unlink(missing_ok=True)
+    records = ask()
+    store.write_rows(rows, records)
+    store.write_json(mark, {"fingerprint": fingerprint(inputs), "inputs": inputs})
+    return records
+
+
+def _ask(
+    model: MPT,
+    tokenizer: Tokenizer,
+    suite: Gauntlet,
+    task: Task,
+    data: Path,
+    prompting: str,
+    prompt_format: str,
+    progress: Progress | None,
+) -> list[dict[str, Any]]:
+    from limit_lab.gauntlet import generation, scoring
+
+    unstripped = read(task, data)
+    rows = strip(unstripped)
+    prompts = _prompts(tokenizer, task, rows, prompting, prompt_format)
+    report = None if progress is None else partial(progress, task.label)
+    if task.type == "generation":
+        found = generation.outcomes(model, tokenizer, task, rows, unstripped, prompts, suite, report)
+    else:
+        found = scoring.outcomes(model, tokenizer, task, rows, prompts, suite, report)
+    return [_identity(index, row) | outcome for index, (row, outcome) in enumerate(zip(rows, found, strict=True))]
+
+
+def _prompts(tokenizer: Tokenizer, task: Task, rows: Sequence[Row], prompting: str, prompt_format: str) -> Sequence[Prompt]:
+    """Prompts in the order of ``rows``; each category samples its shots from itself, with a fresh generator."""
+    if prompting == "template":
+        return template_prompts(task, rows, prompt_format)
+    blank = prefix_space(tokenizer)
+    by_row: dict[int, Prompt] = {}
+    for part in parts(task, rows):
+        by_row.update(zip(part, raw_prompts(task, [rows[index] for index in part], prefix_space=blank), strict=True))
+    return [by_row[index] for index in range(len(rows))]
+
+
+def _identity(index: int, row: Row) -> dict[str, Any]:
+    """Which item a record is: items of one cluster are not independent, and groups are reported apart."""
+    return {
+        "index": index,
+        "cluster": row.get("entity", str(index)),
+        "group": row.get("group"),
+        "category": row.get("category"),
+    }
