@@ -13,7 +13,16 @@ from limit_lab.prompt import Tokenizer
 from limit_lab.store import read_rows
 from tests.gauntlet.conftest import read_case, suite_of
 
-CASES = ["copa", "winograd", "arc_easy", "openbook_qa", "synthetic_lm_greedy", "synthetic_gen_greedy", "svamp_v0.3", "jeopardy"]
+CASES = [
+    "copa",
+    "winograd",
+    "arc_easy",
+    "openbook_qa",
+    "synthetic_lm_greedy",
+    "synthetic_gen_greedy",
+    "svamp_v0.3",
+    "jeopardy",
+]
 
 
 @pytest.mark.parametrize("name", CASES)

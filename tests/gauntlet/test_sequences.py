@@ -23,7 +23,9 @@ from tests.gauntlet.test_parity import CASES
 MAX = 2048
 
 
-def check_ids(tokenizer: Tokenizer, task: Task, unstripped: list[Row], prompts: list[Prompt], wanted: list[dict[str, Any]]) -> None:
+def check_ids(
+    tokenizer: Tokenizer, task: Task, unstripped: list[Row], prompts: list[Prompt], wanted: list[dict[str, Any]]
+) -> None:
     for example in wanted:
         prompt = prompts[example["index"]]
         if task.type == "generation":

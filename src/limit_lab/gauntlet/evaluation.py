@@ -37,7 +37,7 @@ def evaluate(
     ``prompting``: ``raw`` shows ``task.shots`` examples as llm-foundry does; ``template`` puts the bare question into the
     instruction template ``prompt_format``. Records go to ``out/items/<label>.jsonl``; a task whose records were written
     for the same task, data and prompting is not asked again, so ``out`` must belong to one model. ``progress`` gets a
-    label with the sequences done and to do.
+    label with the sequences done and to do, and when a task is finished its rows as both.
 
     Raises: EvalError when a task has no data or cannot be scored; DataError for a malformed row.
     """

@@ -1,0 +1,145 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from limit_lab.config import Gauntlet, Task
+from limit_lab.errors import EvalError
+from limit_lab.gauntlet import evaluate, scoring
+from limit_lab.model.mpt import MPT
+from limit_lab.prompt import Tokenizer, document
+from limit_lab.store import read_rows
+from tests.gauntlet.conftest import suite_of, write_rows
+
+TASKS = [
+    Task(label="choice", type="multiple_choice", file="choice.jsonl", category="a", shots=1, baseline=0.5, partner="cloze"),
+    Task(label="pairs", type="schema", file="pairs.jsonl", category="b", template=False),
+    Task(label="cloze", type="language_modeling", file="cloze.jsonl", category="c", shots=2, has_categories=True),
+    Task(label="open", type="generation", file="open.jsonl", category="c"),
+]
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    folder = tmp_path / "data"
+    choice = [
+        {"query": f"q{n} ", "choices": ["red", "blue", "red"], "gold": n % 3, "entity": f"e{n // 2}"} for n in range(6)
+    ]
+    write_rows(folder, "choice.jsonl", choice)
+    write_rows(folder, "pairs.jsonl", [{"context_options": ["he", "she"], "continuation": "left", "gold": 0}] * 3)
+    cloze = [{"context": f"c{n}", "continuation": "xyz", "category": "mn"[n % 2], "group": "injection"} for n in range(6)]
+    write_rows(folder, "cloze.jsonl", cloze)
+    write_rows(folder, "open.jsonl", [{"context": f"c{n}", "answer": "five", "aliases": ["5"]} for n in range(3)])
+    return folder
+
+
+def run(
+    model: MPT, tokenizer: Tokenizer, suite: Gauntlet, data: Path, out: Path, prompting: str = "raw", **settings: Any
+) -> dict[str, Any]:
+    return evaluate(model, tokenizer, suite, data, out, prompting=prompting, prompt_format="bare", **settings)
+
+
+def test_records_and_result(toy_model: MPT, toy_tokenizer: Tokenizer, data: Path, tmp_path: Path) -> None:
+    result = run(toy_model, toy_tokenizer, suite_of(*TASKS), data, tmp_path)
+    assert list(result) == ["prompting", "tasks", "categories", "average", "not_asked"]
+    assert list(result["tasks"]) == ["choice", "pairs", "cloze", "open"]
+    assert result["tasks"]["choice"]["partner"] == "cloze"
+    assert result["average"] == pytest.approx(sum(result["categories"].values()) / 3)
+    records = read_rows(tmp_path / "items" / "choice.jsonl")
+    fields = ["index", "cluster", "group", "category", "correct", "prediction", "gold", "nll", "prompt_sha"]
+    assert [list(record) for record in records] == [fields] * 6
+    assert [record["cluster"] for record in records] == ["e0", "e0", "e1", "e1", "e2", "e2"]
+    assert all(record["nll"][0] == record["nll"][2] and record["prediction"] != 2 for record in records)
+    assert all(len(record["prompt_sha"]) == 12 for record in records)
+    cloze = read_rows(tmp_path / "items" / "cloze.jsonl")
+    assert [(one["index"], one["cluster"], one["group"], one["category"]) for one in cloze[:2]] == [
+        (0, "0", "injection", "m"),
+        (1, "1", "injection", "n"),
+    ]
+    assert read_rows(tmp_path / "items" / "open.jsonl")[0]["nll"] is None
+
+
+def test_batch_budgets_change_nothing_that_counts(
+    toy_model: MPT, toy_tokenizer: Tokenizer, data: Path, tmp_path: Path
+) -> None:
+    for budget in (1, 64, 16384):
+        run(toy_model, toy_tokenizer, suite_of(*TASKS, batch_tokens=budget), data, tmp_path / str(budget))
+    for task in TASKS:
+        rows = [read_rows(tmp_path / str(budget) / "items" / f"{task.label}.jsonl") for budget in (1, 64, 16384)]
+        kept = [[{key: row[key] for key in row if key != "nll"} for row in one] for one in rows]
+        assert kept[0] == kept[1] == kept[2]
+
+
+def test_template_asks_template_tasks_with_the_trained_ids(
+    toy_model: MPT, toy_tokenizer: Tokenizer, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fed: list[tuple[int, ...]] = []
+    score = scoring.score
+
+    def watched(model: MPT, sequences: list[scoring.Scorable], **settings: Any) -> list[scoring.Score]:
+        fed.extend(sequence.ids for sequence in sequences)
+        return score(model, sequences, **settings)
+
+    monkeypatch.setattr(scoring, "score", watched)
+    result = run(toy_model, toy_tokenizer, suite_of(*TASKS), data, tmp_path, "template")
+    assert list(result["tasks"]) == ["choice", "cloze", "open"]
+    assert result["not_asked"] == ["b"]
+    assert list(result["categories"]) == ["a", "c"]
+    assert {task["shots"] for task in result["tasks"].values()} == {0}
+    trained = document(toy_tokenizer, "q0", "red", "bare", source="s", row=0)
+    assert [*fed[0], toy_tokenizer.eos_token_id] == trained.ids
+
+
+def test_a_killed_evaluation_goes_on_at_the_next_task(
+    toy_model: MPT, toy_tokenizer: Tokenizer, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = run(toy_model, toy_tokenizer, suite_of(*TASKS), data, tmp_path / "whole")
+
+    def kill(*step: Any) -> None:
+        if step[0] == "cloze":
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(toy_model, toy_tokenizer, suite_of(*TASKS), data, tmp_path / "killed", progress=kill)
+    items = tmp_path / "killed" / "items"
+    assert sorted(path.stem for path in items.glob("*.jsonl")) == ["choice", "pairs"]
+    before = (items / "choice.jsonl").stat().st_mtime_ns
+
+    labels: list[str] = []
+    monkeypatch.setattr(
+        scoring, "outcomes", lambda *rest, real=scoring.outcomes: labels.append(rest[2].label) or real(*rest)
+    )
+    assert run(toy_model, toy_tokenizer, suite_of(*TASKS), data, tmp_path / "killed") == whole
+    assert labels == ["cloze"]
+    assert (items / "choice.jsonl").stat().st_mtime_ns == before
+
+
+def test_changed_rows_are_asked_again(toy_model: MPT, toy_tokenizer: Tokenizer, data: Path, tmp_path: Path) -> None:
+    suite = suite_of(TASKS[1])
+    run(toy_model, toy_tokenizer, suite, data, tmp_path)
+    write_rows(data, "pairs.jsonl", [{"context_options": ["he", "she"], "continuation": "left", "gold": 0}])
+    assert run(toy_model, toy_tokenizer, suite, data, tmp_path)["tasks"]["pairs"]["n"] == 1
+
+
+def test_progress_ends_at_the_total(toy_model: MPT, toy_tokenizer: Tokenizer, data: Path, tmp_path: Path) -> None:
+    seen: list[tuple[str, int, int]] = []
+    run(toy_model, toy_tokenizer, suite_of(*TASKS), data, tmp_path, progress=lambda *step: seen.append(step))
+    last = {label: (done, total) for label, done, total in seen}
+    assert list(last) == [task.label for task in TASKS]
+    assert all(done == total for done, total in last.values())
+
+
+def test_absent_data_stops_before_any_task(toy_model: MPT, toy_tokenizer: Tokenizer, data: Path, tmp_path: Path) -> None:
+    (data / "open.jsonl").unlink()
+    with pytest.raises(EvalError, match=r"no data for open \(open.jsonl\)"):
+        run(toy_model, toy_tokenizer, suite_of(*TASKS), data, tmp_path)
+    assert not (tmp_path / "items").exists()
+
+
+def test_importing_evaluate_does_not_import_torch() -> None:
+    code = "import sys, limit_lab.gauntlet; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
