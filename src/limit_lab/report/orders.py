@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -47,7 +48,7 @@ def _orders(judge: str, baseline: str, pairs: Sequence[Pair]) -> Orders:
     for pair in pairs:
         random[pair.cell.name] = np.array([item["random"][:draws] for item in pair.items], dtype=np.float64).mean(axis=0)
     order = _ranked(full)
-    steps = [random[better] > random[worse] for better, worse in zip(order, order[1:], strict=False)]
+    steps = [random[better] > random[worse] for better, worse in itertools.pairwise(order)]
     return Orders(
         baseline=baseline,
         judge=judge,

@@ -47,7 +47,7 @@ def _finding(predicate: Predicate, cells: Sequence[Cell], pairs: Sequence[Pair])
             estimate, threshold = _kept(predicate, cells, pairs), predicate.share
         else:
             margin = predicate.margin if predicate.kind == "better" else -predicate.margin
-            direct = _direct(predicate, pairs) if predicate.measure == "win_rate" else None
+            direct = _direct(predicate, cells, pairs) if predicate.measure == "win_rate" else None
             if direct is not None:
                 estimate, threshold, unit = direct.estimate(), 0.5 + margin, "rate"
                 measured = f"rate of {predicate.left} against {predicate.right}"
@@ -101,7 +101,7 @@ def _kept(predicate: Predicate, cells: Sequence[Cell], pairs: Sequence[Pair]) ->
     if above(own, 0.0) != "yes":
         scale, digits = (1.0, 2) if predicate.measure == "judge_score" else (100.0, 1)
         raise _NotDeterminedError(
-            f"{predicate.right} itself has no clear gain over {predicate.over} ({own.text(scale, digits)}), so there is no share of it"
+            f"{predicate.right} itself has no clear gain over {predicate.over}: {own.text(scale, digits)}"
         )
     kept = (left - over).with_(gain, lambda mine, whole: np.where(whole > 0, mine / np.where(whole > 0, whole, 1.0), 0.0))
     return kept.estimate()
@@ -129,12 +129,13 @@ def _of(label: str, predicate: Predicate, cells: Sequence[Cell], pairs: Sequence
     raise _NotDeterminedError(f"{label} has not been compared with {baseline.name}")
 
 
-def _direct(predicate: Predicate, pairs: Sequence[Pair]) -> Quantity | None:
+def _direct(predicate: Predicate, cells: Sequence[Cell], pairs: Sequence[Pair]) -> Quantity | None:
     """The rate of left against right when the two were compared themselves, whichever of them was the baseline."""
+    left, right = _cell(predicate.left, cells), _cell(predicate.right, cells)
     for pair in _preferring(pairs):
-        if (pair.cell.label, pair.baseline.label) == (predicate.left, predicate.right):
+        if pair.cell is left and pair.baseline is right:
             return rate(pair)
-        if (pair.cell.label, pair.baseline.label) == (predicate.right, predicate.left):
+        if pair.cell is right and pair.baseline is left:
             return constant(1.0) - rate(pair)
     return None
 

@@ -1,0 +1,131 @@
+"""The opening sentences of a report, written from its numbers: they say "close" and "not determined" where that is so."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+
+from limit_lab.report.predicates import Finding
+from limit_lab.report.records import Cell, Pair
+from limit_lab.report.scores import Scores, average
+from limit_lab.stats import Estimate
+
+#: Rates nearer to one half than this are called close.
+CLOSE = 0.10
+
+
+def sentences(cells: Sequence[Cell], pairs: Sequence[Pair], scores: Scores, found: Sequence[Finding]) -> list[str]:
+    """Three to six sentences: claims, benchmarks, template, judge, mixtures, and what the intervals leave out."""
+    judged = same_judge(pairs)
+    parts = [
+        _claims(found),
+        _benchmarks(cells, "raw"),
+        _template(cells),
+        _judge(judged, scores),
+        _mixtures(cells, judged, scores),
+    ]
+    parts.append("All intervals cover the choice of test items only, not a second world, pretraining run or training seed.")
+    return [part for part in parts if part]
+
+
+def same_judge(pairs: Sequence[Pair]) -> list[Pair]:
+    """The pairs that one figure may show together: one judge, one baseline; a judge with preferences comes first."""
+    ordered = sorted(pairs, key=lambda pair: not pair.prefers)
+    return [p for p in ordered if p.judge == ordered[0].judge and p.baseline is ordered[0].baseline]
+
+
+def standing(rate: Estimate) -> str:
+    """Where a rate lies against one half, by its interval and the fixed width of ``CLOSE``."""
+    if rate.low <= 0.5 <= rate.high:
+        return "not determined: 50 lies inside the interval"
+    side = "above" if rate.value > 0.5 else "below"
+    return f"close to even, but {side} it" if abs(rate.value - 0.5) < CLOSE else f"clearly {side} even"
+
+
+def _claims(found: Sequence[Finding]) -> str:
+    if not found:
+        return "No claim was fixed before this study, so the page describes what was measured and tests nothing."
+    count = Counter(finding.verdict for finding in found)
+    parts = [
+        f"{count[verdict]} {words}"
+        for verdict, words in (("yes", "held"), ("no", "did not hold"), ("not determined", "could not be determined"))
+        if count[verdict]
+    ]
+    claims = "the one claim" if len(found) == 1 else f"the {len(found)} claims"
+    return f"Of {claims} fixed before the numbers, {listed(parts)}."
+
+
+def _benchmarks(cells: Sequence[Cell], prompting: str) -> str:
+    """Who leads, by how much over the next, and over the untouched base; empty with fewer than two averages."""
+    ranked = _ranked(cells, prompting)
+    if len(ranked) < 2:
+        return ""
+    leader, second = ranked[0], ranked[1]
+    ahead = (average(leader, prompting) - average(second, prompting)).estimate()
+    text = f"On the benchmarks, asked with raw prompts, {leader.name} scores {average(leader, prompting).estimate().text()}"
+    text += f", {ahead.text()} points ahead of {second.name}" + (
+        "" if ahead.low > 0 else ", so which of the two leads is not determined"
+    )
+    base = next((cell for cell in ranked if cell.untouched), None)
+    if base not in (None, leader, second):
+        assert base is not None
+        gain = (average(leader, prompting) - average(base, prompting)).estimate()
+        text += f"; over the untouched base it gains {gain.text()}"
+    return text + "."
+
+
+def _template(cells: Sequence[Cell]) -> str:
+    raw, template = _ranked(cells, "raw"), _ranked(cells, "template")
+    if len(template) < 2 or len(raw) < 2:
+        return ""
+    text = f"Asked inside the instruction template, a separate measure, the best is {template[0].name}"
+    text += f" with {average(template[0], 'template').estimate().text()}"
+    return text + ("." if template[0] is raw[0] else f", and no longer {raw[0].name}.")
+
+
+def _judge(pairs: Sequence[Pair], scores: Scores) -> str:
+    if not pairs:
+        return "No judge has compared any answers yet."
+    baseline, best = pairs[0].baseline, max(pairs, key=lambda pair: scores.pairs[pair.id].rate.value)
+    rate = scores.pairs[best.id].rate
+    if not pairs[0].prefers:
+        return (
+            f"The heuristic {best.judge}, no preference judge, favours {best.cell.name} over {baseline.name} on {rate.text()} % "
+            "of the prompts, which says nothing about which answer is better."
+        )
+    below = [pair.cell.name for pair in pairs if scores.pairs[pair.id].rate.high < 0.5]
+    above = [pair.cell.name for pair in pairs if scores.pairs[pair.id].rate.low > 0.5]
+    who = f"prefers {listed(above)} to {baseline.name}" if above else f"prefers no cell clearly to {baseline.name}"
+    lost = f" and {baseline.name} clearly to {listed(below)}" if below and len(below) < len(pairs) else ""
+    lost = f" and {baseline.name} clearly to every one" if below and len(below) == len(pairs) and len(pairs) > 1 else lost
+    return f"The judge {best.judge} {who}{lost}; the highest win rate, of {best.cell.name}, is {rate.text()} %, {standing(rate)}."
+
+
+def _mixtures(cells: Sequence[Cell], pairs: Sequence[Pair], scores: Scores) -> str:
+    """How the cell made of several sources fares under both paradigms; the one with the highest rate if there are several."""
+    mixed = [pair for pair in pairs if len(pair.cell.summary["samples"]) > 1]
+    ranked = _ranked(cells, "raw")
+    if not mixed or not ranked or not mixed[0].prefers:
+        return ""
+    best = max(mixed, key=lambda pair: scores.pairs[pair.id].rate.value)
+    if best.cell not in ranked:
+        return ""
+    cell, leader, rate = best.cell, ranked[0], scores.pairs[best.id].rate
+    text = f"The mixture {cell.name} "
+    if cell is leader:
+        text += "leads the benchmarks"
+    else:
+        behind = (average(leader, "raw") - average(cell, "raw")).estimate()
+        text += f"lies {behind.text()} points behind {leader.name} on the benchmarks"
+        text += "" if behind.low > 0 else " (not determined)"
+    return f"{text}, and its win rate against {best.baseline.name} is {rate.text()} %: {standing(rate).removeprefix('not determined: ')}."
+
+
+def _ranked(cells: Sequence[Cell], prompting: str) -> list[Cell]:
+    have = [cell for cell in cells if prompting in cell.suites and cell.suites[prompting].average]
+    return sorted(have, key=lambda cell: -average(cell, prompting).estimate().value)
+
+
+def listed(words: Sequence[str]) -> str:
+    """``a``, ``a and b``, ``a, b and c``."""
+    return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}"
