@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from limit_lab.report.predicates import Finding
 from limit_lab.report.records import Cell, Pair
 from limit_lab.report.scores import Scores, average
-from limit_lab.stats import Estimate
+from limit_lab.stats import Estimate, Verdict
 
 #: Rates nearer to one half than this are called close.
 CLOSE = 0.10
@@ -46,11 +46,8 @@ def _claims(found: Sequence[Finding]) -> str:
     if not found:
         return "No claim was fixed before this study, so the page describes what was measured and tests nothing."
     count = Counter(finding.verdict for finding in found)
-    parts = [
-        f"{count[verdict]} {words}"
-        for verdict, words in (("yes", "held"), ("no", "did not hold"), ("not determined", "could not be determined"))
-        if count[verdict]
-    ]
+    words: dict[Verdict, str] = {"yes": "held", "no": "did not hold", "not determined": "could not be determined"}
+    parts = [f"{count[verdict]} {word}" for verdict, word in words.items() if count[verdict]]
     claims = "the one claim" if len(found) == 1 else f"the {len(found)} claims"
     return f"Of {claims} fixed before the numbers, {listed(parts)}."
 
@@ -90,19 +87,19 @@ def _judge(pairs: Sequence[Pair], scores: Scores) -> str:
     rate = scores.pairs[best.id].rate
     if not pairs[0].prefers:
         return (
-            f"The heuristic {best.judge}, no preference judge, favours {best.cell.name} over {baseline.name} on {rate.text()} % "
-            "of the prompts, which says nothing about which answer is better."
+            f"The heuristic {best.judge}, no preference judge, favours {best.cell.name} over {baseline.name} on "
+            f"{rate.text()} % of the prompts, which says nothing about which answer is better."
         )
     below = [pair.cell.name for pair in pairs if scores.pairs[pair.id].rate.high < 0.5]
     above = [pair.cell.name for pair in pairs if scores.pairs[pair.id].rate.low > 0.5]
-    who = f"prefers {listed(above)} to {baseline.name}" if above else f"prefers no cell clearly to {baseline.name}"
-    lost = f" and {baseline.name} clearly to {listed(below)}" if below and len(below) < len(pairs) else ""
-    lost = f" and {baseline.name} clearly to every one" if below and len(below) == len(pairs) and len(pairs) > 1 else lost
-    return f"The judge {best.judge} {who}{lost}; the highest win rate, of {best.cell.name}, is {rate.text()} %, {standing(rate)}."
+    text = f"The judge {best.judge} prefers {listed(above) if above else 'no cell clearly'} to {baseline.name}"
+    if below:
+        text += f" and {baseline.name} clearly to {listed(below) if len(below) < len(pairs) or len(pairs) == 1 else 'every one'}"
+    return f"{text}; the highest win rate, of {best.cell.name}, is {rate.text()} %, {standing(rate)}."
 
 
 def _mixtures(cells: Sequence[Cell], pairs: Sequence[Pair], scores: Scores) -> str:
-    """How the cell made of several sources fares under both paradigms; the one with the highest rate if there are several."""
+    """How the cell made of several sources fares under both paradigms; of several such cells, the most preferred."""
     mixed = [pair for pair in pairs if len(pair.cell.summary["samples"]) > 1]
     ranked = _ranked(cells, "raw")
     if not mixed or not ranked or not mixed[0].prefers:
@@ -118,7 +115,8 @@ def _mixtures(cells: Sequence[Cell], pairs: Sequence[Pair], scores: Scores) -> s
         behind = (average(leader, "raw") - average(cell, "raw")).estimate()
         text += f"lies {behind.text()} points behind {leader.name} on the benchmarks"
         text += "" if behind.low > 0 else " (not determined)"
-    return f"{text}, and its win rate against {best.baseline.name} is {rate.text()} %: {standing(rate).removeprefix('not determined: ')}."
+    where = standing(rate).removeprefix("not determined: ")
+    return f"{text}, and its win rate against {best.baseline.name} is {rate.text()} %: {where}."
 
 
 def _ranked(cells: Sequence[Cell], prompting: str) -> list[Cell]:

@@ -1,4 +1,4 @@
-"""Figures as inline SVG: small panels that wrap on a phone, colours safe for the colour-blind, ink that follows the page."""
+"""Figures as inline SVG: small panels that wrap on a phone, colours safe for the colour-blind, ink of the page."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ INK, MUTED, GRID = "#1b1e23", "#5d6570", "#d9dde3"
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#7a5195")
 MARKERS = ("o", "s", "D", "^", "v", "P", "X")
 BASE = ("#7d8590", "o")
-STYLE = {
+STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
     "svg.hashsalt": "limit_lab",
     "font.family": "DejaVu Sans",
@@ -34,6 +34,12 @@ STYLE = {
     "axes.spines.top": False,
     "axes.spines.right": False,
 }
+#: Where a label may stand, in points from its mark: right, left, below, above, near before far.
+PLACES = [
+    (dx * reach, dy * (8 if dx else reach + 4))
+    for reach in (7, 14, 24, 36)
+    for dx, dy in ((1, 1), (-1, 1), (1, -1), (-1, -1), (0, 1), (0, -1))
+]
 #: Page colours by the hex codes that matplotlib writes; the code itself stays as the fallback.
 VARIABLES = {INK: "--ink", MUTED: "--muted", GRID: "--line"}
 
@@ -123,53 +129,41 @@ def plane(
         axes.set_axisbelow(True)
         axes.set_xlabel(axes_named[0])
         axes.set_ylabel(axes_named[1])
-        _label(figure, axes, points, look)
+        _label(figure, axes, points)
         told = [f"{name}: {x.text()} and {y.text()}" for name, (x, y) in points.items()]
         return _svg(figure, key, title, "; ".join(told))
 
 
-def _label(figure: Figure, axes: Axes, points: Mapping[str, tuple[Estimate, Estimate]], look: Mapping[str, Mark]) -> None:
-    """Put each name where it covers the least of crosses, other names and the frame: greedy over places around the point."""
+def _label(figure: Figure, axes: Axes, points: Mapping[str, tuple[Estimate, Estimate]]) -> None:
+    """Put each name where it covers least of the crosses and other names: greedy over places around its point."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.transforms import Bbox
 
-    renderer = FigureCanvasAgg(figure).get_renderer()
+    FigureCanvasAgg(figure)
     figure.draw_without_rendering()
     taken = []
     for x, y in points.values():
-        (left, low), (right, high), (cx, cy) = axes.transData.transform(
-            [(x.low * 100, y.low * 100), (x.high * 100, y.high * 100), (x.value * 100, y.value * 100)]
-        )
-        taken += [Bbox([[left, cy - 3], [right, cy + 3]]), Bbox([[cx - 3, low], [cx + 3, high]])]
-    frame = axes.get_window_extent(renderer)
-    places = [
-        (dx, dy)
-        for reach in (8, 16, 28)
-        for dx, dy in ((reach, 7), (-reach, 7), (reach, -7), (-reach, -7), (0, reach + 8), (0, -reach - 8))
-    ]
+        corners = [(x.low * 100, y.low * 100), (x.high * 100, y.high * 100), (x.value * 100, y.value * 100)]
+        (left, low), (right, high), (across, up) = axes.transData.transform(corners)
+        taken += [Bbox([[left, up - 4], [right, up + 4]]), Bbox([[across - 4, low], [across + 4, high]])]
+    frame = axes.get_window_extent()
     for name, (x, y) in points.items():
-        best: tuple[float, Any, Any] | None = None
-        for dx, dy in places:
-            text = axes.annotate(
-                name,
-                (x.value * 100, y.value * 100),
-                xytext=(dx, dy),
-                textcoords="offset points",
-                ha="left" if dx > 0 else "right" if dx < 0 else "center",
-                va="center",
-                color=INK,
-                fontweight="bold",
-            )
-            box = text.get_window_extent(renderer).padded(2)
-            cost = sum(_overlap(box, other) for other in taken) + 4 * (box.width * box.height - _overlap(box, frame))
-            if best is not None and best[0] <= cost:
-                text.remove()
-                continue
-            if best is not None:
-                best[1].remove()
-            best = (cost, text, box)
-        assert best is not None
-        taken.append(best[2])
+        text = axes.annotate(
+            name, (x.value * 100, y.value * 100), (0, 0), textcoords="offset points", va="center", color=INK
+        )
+        costs = []
+        for place in PLACES:
+            _move(text, place)
+            box = text.get_window_extent().padded(2)
+            outside = box.width * box.height - _overlap(box, frame)
+            costs.append(sum(_overlap(box, other) for other in taken) + 4 * outside)
+        _move(text, PLACES[costs.index(min(costs))])
+        taken.append(text.get_window_extent().padded(2))
+
+
+def _move(text: Any, place: tuple[float, float]) -> None:
+    text.set_position(place)
+    text.set_horizontalalignment("left" if place[0] > 0 else "right" if place[0] < 0 else "center")
 
 
 def _overlap(one: Any, other: Any) -> float:
