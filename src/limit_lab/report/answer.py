@@ -94,7 +94,8 @@ def _judge(pairs: Sequence[Pair], scores: Scores) -> str:
     above = [pair.cell.name for pair in pairs if scores.pairs[pair.id].rate.low > 0.5]
     text = f"The judge {best.judge} prefers {listed(above) if above else 'no cell clearly'} to {baseline.name}"
     if below:
-        text += f" and {baseline.name} clearly to {listed(below) if len(below) < len(pairs) or len(pairs) == 1 else 'every one'}"
+        everyone = 1 < len(below) == len(pairs)
+        text += f" and {baseline.name} clearly to {'every one' if everyone else listed(below)}"
     return f"{text}; the highest win rate, of {best.cell.name}, is {rate.text()} %, {standing(rate)}."
 
 

@@ -6,19 +6,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from limit_lab.report.orders import Orders
 from limit_lab.report.predicates import Finding
 from limit_lab.report.records import Cell, Pair, Task
 from limit_lab.report.scores import Scores
 from limit_lab.stats import Estimate
 
-COMPONENTS = {
-    "correct_claims": "correct claims",
-    "wrong_claims": "wrong claims",
-    "on_topic": "on topic",
-    "structure": "structure",
-    "repetition": "repetition",
-}
 NOT_STATED = "–"
 
 
@@ -130,115 +122,47 @@ def at_chance(cells: Sequence[Cell], scores: Scores, prompting: str) -> list[str
     return [name for name in names if all(own[name].low <= 0 for own in found if name in own)]
 
 
-def partner_table(cells: Sequence[Cell], scores: Scores, prompting: str) -> Table | None:
+def partner_tables(cells: Sequence[Cell], scores: Scores, prompting: str) -> list[Table]:
     """Exact match beside likelihood on the same questions, by group where items carry one; plain accuracies."""
-    couples = [couple for couple in _partners(cells, prompting) if couple[0].measure != couple[1].measure]
-    if not couples:
-        return None
-    rows: list[list[str | Number]] = []
-    groups: dict[tuple[str, str], list[str]] = {}
-    for one, other in couples:
-        exact, likely = (one, other) if one.measure == "exact match" else (other, one)
-        groups[exact.label, likely.label] = sorted({g for g in [*exact.groups, *likely.groups] if g}) or [""]
+    return [_partner_table(cells, scores, prompting, *couple) for couple in _partners(cells, prompting)]
+
+
+def _partner_table(cells: Sequence[Cell], scores: Scores, prompting: str, exact: Task, likely: Task) -> Table:
+    groups = sorted({group for group in [*exact.groups, *likely.groups] if group})
     columns = ["cell"]
-    for (exact, likely), names in groups.items():
-        for label, measure in ((exact, "exact match"), (likely, "likelihood")):
-            columns += [f"{label}: {measure}{', ' + name if name else ''}" for name in names]
+    for measure in ("exact match", "likelihood"):
+        columns += [f"{measure}, {group}" for group in groups] or [measure]
+    rows: list[list[str | Number]] = []
     for cell in cells:
         found = scores.cells[cell.name].get(prompting)
         if found is None:
             continue
         row: list[str | Number] = [cell.name]
-        for labels, names in groups.items():
-            for label in labels:
-                values = [found.groups.get(label, {}).get(name) if name else found.tasks.get(label) for name in names]
-                row += [Number(value) if value else NOT_STATED for value in values]
+        for label in (exact.label, likely.label):
+            own = found.groups.get(label, {})
+            values = [own.get(group) for group in groups] or [found.tasks.get(label)]
+            row += [Number(value) if value else NOT_STATED for value in values]
         rows.append(row)
-    note = "Accuracy in %, not rescaled."
-    if any(names != [""] for names in groups.values()):
+    note = f"Accuracy in %, not rescaled; chance is {likely.baseline * 100:g} for likelihood and {exact.baseline * 100:g} for exact match."
+    if groups == ["elicitation", "injection"]:
         note += " Elicitation: facts met in pretraining. Injection: facts met only in fine-tuning."
     words = "raw prompts" if prompting == "raw" else "inside the template"
-    return Table(f"The same questions, written out and ranked, {words}", columns, rows, note)
+    return Table(
+        f"{exact.label} and {likely.label}: the same questions written out and ranked, {words}", columns, rows, note
+    )
 
 
 def _partners(cells: Sequence[Cell], prompting: str) -> list[tuple[Task, Task]]:
-    """Couples of tasks that ask the same questions, each couple once."""
+    """Couples of tasks that ask the same questions by exact match and by likelihood, each couple once."""
     found: dict[frozenset[str], tuple[Task, Task]] = {}
     for cell in cells:
         tasks = cell.suites[prompting].tasks if prompting in cell.suites else {}
         for task in tasks.values():
-            if task.partner in tasks:
-                found.setdefault(frozenset((task.label, task.partner)), (task, tasks[task.partner]))
+            other = tasks.get(task.partner) if task.partner else None
+            if other is not None and other.measure != task.measure:
+                couple = (task, other) if task.measure == "exact match" else (other, task)
+                found.setdefault(frozenset((task.label, other.label)), couple)
     return list(found.values())
-
-
-def component_table(pairs: Sequence[Pair]) -> Table | None:
-    """What the judge saw in the answers of every cell, as it recorded it."""
-    seen: dict[str, Mapping[str, Any]] = {}
-    for pair in pairs:
-        parts = pair.summary.get("components") or {}
-        for role, cell in (("baseline", pair.baseline), ("cell", pair.cell)):
-            if parts.get(role):
-                seen.setdefault(cell.name, parts[role])
-    if not seen:
-        return None
-    keys = list(dict.fromkeys(key for parts in seen.values() for key in parts))
-    rows = [[name, *(f"{parts[key]:.2f}" if key in parts else NOT_STATED for key in keys)] for name, parts in seen.items()]
-    columns = ["cell", *(COMPONENTS.get(key, key.replace("_", " ")) for key in keys)]
-    return Table("What the judge found in the answers", columns, rows, "Means per answer, as the judge recorded them.")
-
-
-def phrasing_table(pairs: Sequence[Pair], scores: Scores) -> Table:
-    """Rates by judge and baseline: all prompts, by facts alone, on phrasings met and never met in training."""
-    rows: list[list[str | Number]] = []
-    for pair in pairs:
-        own = scores.pairs[pair.id]
-        counts = f"{pair.summary['wins']} / {pair.summary['ties']} / {pair.summary['losses']}"
-        numbers = [Number(value) if value else NOT_STATED for value in (own.rate, own.facts, own.seen, own.unseen)]
-        what = "win rate" if pair.prefers else "no preference judge"
-        rows.append([f"{pair.cell.name} against {pair.baseline.name}", f"{pair.judge} ({what})", counts, *numbers])
-    columns = [
-        "pair",
-        "judge",
-        "won / tied / lost",
-        "rate",
-        "by facts alone",
-        "phrasings trained on",
-        "phrasings never trained on",
-    ]
-    kept = [i for i in range(len(columns)) if i < 4 or any(row[i] != NOT_STATED for row in rows)]
-    note = "In %, ties as halves; even is 50."
-    note += " By facts alone: correct minus wrong claims, no style." if 4 in kept else ""
-    return Table("Pairs", [columns[i] for i in kept], [[row[i] for i in kept] for row in rows], note)
-
-
-def order_table(order: Orders) -> Table:
-    """Neighbours in the judge's order, and how many random weightings of its components keep each couple so."""
-    rows: list[list[str | Number]] = [
-        [
-            f"{place}. {name}",
-            f"{order.facts.index(name) + 1}",
-            "" if place > len(order.steps) else f"{order.steps[place - 1] * 100:.0f} %",
-        ]
-        for place, name in enumerate(order.full, 1)
-    ]
-    note = (
-        f"{order.same * 100:.0f} % of {order.weightings} random weightings of the judge's components give this whole order. "
-        f"{order.baseline} is the baseline and stands at 50."
-    )
-    columns = ["order by full score", "place by facts alone", "weightings that keep it above the next"]
-    return Table(f"Does the order depend on the weights of the judge {order.judge}?", columns, rows, note)
-
-
-def length_table(cells: Sequence[Cell]) -> Table | None:
-    rows = []
-    for cell in cells:
-        answers = cell.summary["answers"]
-        if answers["prompts"]:
-            shares = [f"{answers[key] * 100:.1f} %" for key in ("ended_share", "hit_limit_share")]
-            rows.append([cell.name, f"{answers['prompts']:,}", f"{answers['words_mean']:.1f}", *shares])
-    columns = ["cell", "answers", "mean words", "ended by themselves", "hit the length limit"]
-    return Table("Length of the answers", columns, rows) if rows else None
 
 
 def card(cell: Cell) -> Card:
@@ -277,3 +201,8 @@ def _plain(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:.3g}"
     return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
+
+
+def even(like: Estimate) -> Estimate:
+    """The baseline against itself: one half by definition, without an interval."""
+    return Estimate(value=0.5, low=0.5, high=0.5, n=like.n, clusters=like.clusters)
