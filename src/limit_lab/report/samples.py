@@ -20,7 +20,7 @@ class Shown:
 
 
 def samples(cells: Sequence[Cell]) -> list[Shown]:
-    """Prompts that all answering cells share, evenly spaced, half of them in phrasings never trained on where there are any."""
+    """Prompts that all answering cells share, evenly spaced; half in phrasings never trained on, if there are any."""
     answering = {cell.name: _first_seed(cell.answers) for cell in cells if cell.answers}
     if not answering:
         return []

@@ -143,7 +143,8 @@ def _partner_table(cells: Sequence[Cell], scores: Scores, prompting: str, exact:
             values = [own.get(group) for group in groups] or [found.tasks.get(label)]
             row += [Number(value) if value else NOT_STATED for value in values]
         rows.append(row)
-    note = f"Accuracy in %, not rescaled; chance is {likely.baseline * 100:g} for likelihood and {exact.baseline * 100:g} for exact match."
+    chance = f"chance is {exact.baseline * 100:g} for exact match and {likely.baseline * 100:g} for likelihood"
+    note = f"Accuracy in %, not rescaled; {chance}."
     if groups == ["elicitation", "injection"]:
         note += " Elicitation: facts met in pretraining. Injection: facts met only in fine-tuning."
     words = "raw prompts" if prompting == "raw" else "inside the template"
