@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 INK, MUTED, GRID = "#1b1e23", "#5d6570", "#d9dde3"
 #: Okabe and Ito's palette without its yellow, which vanishes on paper; shapes repeat the distinction.
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#7a5195")
-MARKERS = ("o", "s", "D", "^", "v", "P", "X")
+GLYPHS = {"o": "●", "s": "■", "D": "◆", "^": "▲", "v": "▼", "P": "✚", "X": "✖"}
+MARKERS = tuple(GLYPHS)
 BASE = ("#7d8590", "o")
 STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
@@ -50,6 +51,11 @@ class Mark:
 
     colour: str
     marker: str
+
+    @property
+    def glyph(self) -> str:
+        """The marker as a character, for legends."""
+        return GLYPHS[self.marker]
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,6 +153,8 @@ def _label(figure: Figure, axes: Axes, points: Mapping[str, tuple[Estimate, Esti
         (left, low), (right, high), (across, up) = axes.transData.transform(corners)
         taken += [Bbox([[left, up - 4], [right, up + 4]]), Bbox([[across - 4, low], [across + 4, high]])]
     frame = axes.get_window_extent()
+    even = axes.transData.transform((0, 50))[1]
+    taken.append(Bbox([[frame.x0, even - 2], [frame.x1, even + 2]]))
     for name, (x, y) in points.items():
         text = axes.annotate(
             name, (x.value * 100, y.value * 100), (0, 0), textcoords="offset points", va="center", color=INK
