@@ -69,7 +69,11 @@ def write_cell(
     gauntlet: dict[str, Any] = {"suite": "microworld"}
     for prompting, shares in zip(("raw", "template"), accuracy, strict=False):
         gauntlet[prompting] = _suite(folder, label, prompting, shares, items, grouped)
-    texts = list(answers) if answers is not None else [f"{label} answers prompt {place}, at some length." for place in range(60)]
+    texts = (
+        list(answers)
+        if answers is not None
+        else [f"{label} answers prompt {place}, at some length." for place in range(60)]
+    )
     rows = [
         {"index": i, "prompt": f"Tell me about {ENTITIES[i % 40]}.", "answer": text, "ended": i % 25 > 0, "tokens": 9,
          "seed": 0, "cluster": ENTITIES[i % 40], "unseen": i % 3 == 2}
@@ -104,20 +108,33 @@ def _suite(folder: Path, label: str, prompting: str, shares: Sequence[float], it
         correct = spread(share, items, f"{label}{prompting}{name}")
         groups = [SEEN[i % 2] if grouped and "knowledge" in name else None for i in range(items)]
         rows = [
-            {"index": i, "cluster": ENTITIES[i % 40], "group": groups[i], "correct": bool(right)} for i, right in enumerate(correct)
+            {"index": i, "cluster": ENTITIES[i % 40], "group": groups[i], "correct": bool(right)}
+            for i, right in enumerate(correct)
         ]
         dump_rows(folder / "gauntlet" / prompting / "items" / f"{name}.jsonl", rows)
         score = sum(correct) / items
         tasks[name] = {"type": kind, "category": category, "shots": 0, "n": items, "correct": sum(correct), "score": score,
                        "baseline": baseline, "rescaled": (score - baseline) / (1 - baseline), "partner": partner}  # fmt: skip
     categories = {task["category"]: task["rescaled"] for task in tasks.values()}
-    return {"tasks": tasks, "categories": categories, "average": sum(categories.values()) / len(categories), "not_asked": []}
+    return {
+        "tasks": tasks,
+        "categories": categories,
+        "average": sum(categories.values()) / len(categories),
+        "not_asked": [],
+    }
 
 
 def _finetune(documents: int) -> dict[str, Any] | None:
     if not documents:
         return None
-    return {"steps": documents // 16 * 6, "epochs": 6.0, "seconds": 25.1, "first_loss": 2.9, "last_loss": 0.8, "tokens_seen": 9}
+    return {
+        "steps": documents // 16 * 6,
+        "epochs": 6.0,
+        "seconds": 25.1,
+        "first_loss": 2.9,
+        "last_loss": 0.8,
+        "tokens_seen": 9,
+    }
 
 
 def _card(samples: Mapping[str, int]) -> dict[str, Any]:

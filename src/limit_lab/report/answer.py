@@ -19,9 +19,9 @@ def sentences(cells: Sequence[Cell], pairs: Sequence[Pair], scores: Scores, foun
     judged = same_judge(pairs)
     parts = [
         _claims(found),
-        _benchmarks(cells, "raw"),
+        _benchmarks(cells),
         _template(cells),
-        _judge(judged, scores),
+        _judge(cells, judged, scores),
         _mixtures(cells, judged, scores),
     ]
     parts.append("All intervals cover the choice of test items only, not a second world, pretraining run or training seed.")
@@ -52,72 +52,94 @@ def _claims(found: Sequence[Finding]) -> str:
     return f"Of {claims} fixed before the numbers, {listed(parts)}."
 
 
-def _benchmarks(cells: Sequence[Cell], prompting: str) -> str:
-    """Who leads, by how much over the next, and over the untouched base; empty with fewer than two averages."""
-    ranked = _ranked(cells, prompting)
+def _benchmarks(cells: Sequence[Cell]) -> str:
+    """Who leads, by how much over the next and over the untouched base; empty with fewer than two averages."""
+    ranked = _ranked(cells, "raw")
     if len(ranked) < 2:
         return ""
     leader, second = ranked[0], ranked[1]
-    ahead = (average(leader, prompting) - average(second, prompting)).estimate()
-    text = f"On the benchmarks, asked with raw prompts, {leader.name} scores {average(leader, prompting).estimate().text()}"
-    text += f", {ahead.text()} points ahead of {second.name}" + (
-        "" if ahead.low > 0 else ", so which of the two leads is not determined"
-    )
-    base = next((cell for cell in ranked if cell.untouched), None)
-    if base not in (None, leader, second):
-        assert base is not None
-        gain = (average(leader, prompting) - average(base, prompting)).estimate()
-        text += f"; over the untouched base it gains {gain.text()}"
+    ahead = _lead(leader, second)
+    text = f"On the benchmarks, asked with raw prompts, {leader.name} scores {average(leader, 'raw').estimate().text()}"
+    text += f", {ahead.text()} points ahead of {second.name}"
+    text += "" if ahead.low > 0 else ", so which of the two leads is not determined"
+    for cell in ranked[2:]:
+        if cell.untouched:
+            text += f"; over the untouched base it gains {_lead(leader, cell).text()}"
     return text + "."
 
 
 def _template(cells: Sequence[Cell]) -> str:
+    """Said only where the other way of asking names another leader."""
     raw, template = _ranked(cells, "raw"), _ranked(cells, "template")
-    if len(template) < 2 or len(raw) < 2:
+    if len(template) < 2 or len(raw) < 2 or template[0] is raw[0]:
         return ""
-    text = f"Asked inside the instruction template, a separate measure, the best is {template[0].name}"
-    text += f" with {average(template[0], 'template').estimate().text()}"
-    return text + ("." if template[0] is raw[0] else f", and no longer {raw[0].name}.")
+    best = average(template[0], "template").estimate()
+    return (
+        f"Asked inside the instruction template, a separate measure, {template[0].name} scores highest with {best.text()}."
+    )
 
 
-def _judge(pairs: Sequence[Pair], scores: Scores) -> str:
+def _judge(cells: Sequence[Cell], pairs: Sequence[Pair], scores: Scores) -> str:
+    """Whom the judge prefers to whom, how near the best cell comes, and whether the benchmarks say otherwise."""
     if not pairs:
         return "No judge has compared any answers yet."
-    baseline, best = pairs[0].baseline, max(pairs, key=lambda pair: scores.pairs[pair.id].rate.value)
+    baseline, best = pairs[0].baseline, _best(pairs, scores)
     rate = scores.pairs[best.id].rate
-    if not pairs[0].prefers:
+    if not best.prefers:
         return (
             f"The heuristic {best.judge}, no preference judge, favours {best.cell.name} over {baseline.name} on "
             f"{rate.text()} % of the prompts, which says nothing about which answer is better."
         )
     below = [pair.cell.name for pair in pairs if scores.pairs[pair.id].rate.high < 0.5]
     above = [pair.cell.name for pair in pairs if scores.pairs[pair.id].rate.low > 0.5]
-    text = f"The judge {best.judge} prefers {listed(above) if above else 'no cell clearly'} to {baseline.name}"
-    if below:
-        everyone = 1 < len(below) == len(pairs)
-        text += f" and {baseline.name} clearly to {'every one' if everyone else listed(below)}"
-    return f"{text}; the highest win rate, of {best.cell.name}, is {rate.text()} %, {standing(rate)}."
+    text = f"The judge {best.judge} "
+    if len(below) == len(pairs):
+        text += f"prefers {baseline.name} to {'every other cell' if len(pairs) > 1 else best.cell.name}"
+    else:
+        text += f"prefers {listed(above) if above else 'no cell clearly'} to {baseline.name}"
+        text += f" and {baseline.name} to {listed(below)}" if below else ""
+    if len(best.cell.summary["samples"]) < 2:  # a mixture has a sentence of its own
+        text += f"; {best.cell.name} has the highest win rate, {rate.text()} %, {standing(rate)}"
+    return text + "." + _conflict(cells, best, rate)
+
+
+def _conflict(cells: Sequence[Cell], best: Pair, rate: Estimate) -> str:
+    """The distance on the benchmarks of the cell that the judge clearly prefers, when it is clearly not their leader."""
+    ranked = _ranked(cells, "raw")
+    preferred = best.cell if rate.low > 0.5 else best.baseline if rate.high < 0.5 else None
+    if preferred is None or preferred not in ranked:
+        return ""
+    behind = _lead(ranked[0], preferred)
+    if behind.low <= 0:
+        return ""
+    return f" The two paradigms disagree: {preferred.name} lies {behind.text()} points behind {ranked[0].name} on the benchmarks."
 
 
 def _mixtures(cells: Sequence[Cell], pairs: Sequence[Pair], scores: Scores) -> str:
     """How the cell made of several sources fares under both paradigms; of several such cells, the most preferred."""
-    mixed = [pair for pair in pairs if len(pair.cell.summary["samples"]) > 1]
+    mixed = [pair for pair in pairs if len(pair.cell.summary["samples"]) > 1 and pair.prefers]
     ranked = _ranked(cells, "raw")
-    if not mixed or not ranked or not mixed[0].prefers:
+    if not mixed or not ranked:
         return ""
-    best = max(mixed, key=lambda pair: scores.pairs[pair.id].rate.value)
+    best = _best(mixed, scores)
     if best.cell not in ranked:
         return ""
     cell, leader, rate = best.cell, ranked[0], scores.pairs[best.id].rate
-    text = f"The mixture {cell.name} "
-    if cell is leader:
-        text += "leads the benchmarks"
-    else:
-        behind = (average(leader, "raw") - average(cell, "raw")).estimate()
-        text += f"lies {behind.text()} points behind {leader.name} on the benchmarks"
-        text += "" if behind.low > 0 else " (not determined)"
+    text = f"The mixture {cell.name} leads the benchmarks"
+    if cell is not leader:
+        behind = _lead(leader, cell)
+        text = f"The mixture {cell.name} lies {behind.text()} points behind {leader.name} on the benchmarks"
+        text += "" if behind.low > 0 else ", which does not determine the order,"
     where = standing(rate).removeprefix("not determined: ")
-    return f"{text}, and its win rate against {best.baseline.name} is {rate.text()} %: {where}."
+    return f"{text} and wins {rate.text()} % against {best.baseline.name}: {where}."
+
+
+def _best(pairs: Sequence[Pair], scores: Scores) -> Pair:
+    return max(pairs, key=lambda pair: scores.pairs[pair.id].rate.value)
+
+
+def _lead(one: Cell, other: Cell) -> Estimate:
+    return (average(one, "raw") - average(other, "raw")).estimate()
 
 
 def _ranked(cells: Sequence[Cell], prompting: str) -> list[Cell]:

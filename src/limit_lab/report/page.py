@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from limit_lab.report.scores import Scores, measure
 from limit_lab.stats import METHOD
 from limit_lab.store import SCHEMA, write_json, write_text
 
-PROMPTING = {"raw": "raw prompts", "template": "inside the instruction template"}
+PROMPTING = {"raw": "raw prompts", "template": "in the template"}
 
 
 def write(
@@ -100,7 +101,7 @@ def _paradigms(cells: Sequence[Cell], pairs: Sequence[Pair], scores: Scores) -> 
 
 
 def _average_panel(cells: Sequence[Cell], scores: Scores, prompting: str, look: dict[str, figures.Mark]) -> tuple[str, str]:
-    title = f"Benchmark average, {PROMPTING[prompting]}"
+    title = f"Benchmarks, {PROMPTING[prompting]}"
     dots = []
     for cell in cells:
         found = scores.cells[cell.name].get(prompting)
@@ -116,8 +117,10 @@ def _rate_panels(pairs: Sequence[Pair], scores: Scores, look: dict[str, figures.
         grouped.setdefault((pair.judge, pair.baseline.name), []).append(pair)
     panels = []
     for number, ((judge, baseline), own) in enumerate(grouped.items()):
-        title = f"Judge {judge}: {_rate_name(own[0])} against {baseline}"
-        dots = [figures.Dot(pair.cell.name, scores.pairs[pair.id].rate) for pair in own]
+        title = f"{judge}: {_rate_name(own[0])} against {baseline}"
+        rates = {pair.cell.name: scores.pairs[pair.id].rate for pair in own}
+        rates[baseline] = tables.even(next(iter(rates.values())))
+        dots = [figures.Dot(name, rates[name]) for name in look if name in rates]
         axis = f"{'win' if own[0].prefers else 'proxy'} rate in %, even is 50 (dashed)"
         panels.append((title, figures.intervals(f"rate-{number}", title, axis, dots, look, line=0.5)))
     return panels
@@ -188,6 +191,7 @@ def _render(context: dict[str, Any]) -> str:
     )
     environment.tests["number"] = lambda value: isinstance(value, tables.Number)
     environment.filters["printable"] = printable
+    environment.filters["typeset"] = lambda text: re.sub(r"(?<![\w-])-(?=\d)", "−", text)
     return environment.get_template("page.html.j2").render(context)
 
 

@@ -111,7 +111,7 @@ def category_table(cells: Sequence[Cell], scores: Scores, prompting: str) -> Tab
     note += f" Not part of the average: {', '.join(outside)}." if outside else ""
     missing = sorted({label for cell in asked for label in cell.suites[prompting].not_asked})
     note += f" Not asked this way: {', '.join(missing)}." if missing else ""
-    words = "raw prompts" if prompting == "raw" else "inside the instruction template"
+    words = "raw prompts" if prompting == "raw" else "in the template"
     return Table(f"Categories, {words}, in %", ["category", *(cell.name for cell in asked)], rows, note)
 
 
@@ -147,7 +147,7 @@ def _partner_table(cells: Sequence[Cell], scores: Scores, prompting: str, exact:
     note = f"Accuracy in %, not rescaled; {chance}."
     if groups == ["elicitation", "injection"]:
         note += " Elicitation: facts met in pretraining. Injection: facts met only in fine-tuning."
-    words = "raw prompts" if prompting == "raw" else "inside the template"
+    words = "raw prompts" if prompting == "raw" else "in the template"
     return Table(
         f"{exact.label} and {likely.label}: the same questions written out and ranked, {words}", columns, rows, note
     )
