@@ -59,7 +59,9 @@ def _benchmarks(cells: Sequence[Cell]) -> str:
         return ""
     leader, second = ranked[0], ranked[1]
     ahead = _lead(leader, second)
-    text = f"On the benchmarks, asked with raw prompts, {leader.name} scores {average(leader, 'raw').estimate().text()}"
+    text = (
+        f"On the benchmarks, asked with raw prompts, {leader.name} scores {average(leader, 'raw').estimate().text()} of 100"
+    )
     text += f", {ahead.text()} points ahead of {second.name}"
     text += "" if ahead.low > 0 else ", so which of the two leads is not determined"
     for cell in ranked[2:]:
@@ -112,7 +114,8 @@ def _conflict(cells: Sequence[Cell], best: Pair, rate: Estimate) -> str:
     behind = _lead(ranked[0], preferred)
     if behind.low <= 0:
         return ""
-    return f" The two paradigms disagree: {preferred.name} lies {behind.text()} points behind {ranked[0].name} on the benchmarks."
+    distance = f"{behind.text()} points behind {ranked[0].name}"
+    return f" The two paradigms disagree: on the benchmarks {preferred.name} lies {distance}."
 
 
 def _mixtures(cells: Sequence[Cell], pairs: Sequence[Pair], scores: Scores) -> str:

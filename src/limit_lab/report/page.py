@@ -66,7 +66,7 @@ def write(
         **_judging(cells, pairs, scores, ranked),
         **_origins(cells),
         "shown": samples(cells),
-        "cards": [tables.card(cell) for cell in cells],
+        "cards": [table for table in (tables.totals_table(cells), tables.sources_table(cells)) if table],
     }
     write_json(out / "report.json", numbers)
     write_text(out / "index.html", _render(context))

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from limit_lab.report.predicates import Finding
@@ -41,15 +41,6 @@ class Table:
     columns: Sequence[str]
     rows: Sequence[Sequence[str | Number]]
     note: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Card:
-    """One cell's training data: its totals and one row for each source."""
-
-    name: str
-    totals: Mapping[str, str]
-    sources: Table | None = field(default=None)
 
 
 def minus(text: str) -> str:
@@ -166,18 +157,22 @@ def _partners(cells: Sequence[Cell], prompting: str) -> list[tuple[Task, Task]]:
     return list(found.values())
 
 
-def card(cell: Cell) -> Card:
-    """The data card of one cell."""
-    data = cell.summary["card"]
-    if not data["documents"]:
-        return Card(cell.name, {"documents": "none: the untouched base"})
-    totals = {key.replace("_", " "): _plain(value) for key, value in data.items() if key != "sources"}
-    finetune = cell.summary["finetune"] or {}
-    if finetune:
-        totals["steps"] = steps(cell)
-        totals["loss, first to last step"] = f"{finetune['first_loss']:.2f} → {finetune['last_loss']:.2f}"
+def totals_table(cells: Sequence[Cell]) -> Table:
+    """What every cell was trained on and for how long; the untouched base has a row of dashes."""
+    keys = list(dict.fromkeys(key for cell in cells for key in cell.summary["card"] if key != "sources"))
+    rows = []
+    for cell in cells:
+        data, finetune = cell.summary["card"], cell.summary["finetune"]
+        loss = f"{finetune['first_loss']:.2f} → {finetune['last_loss']:.2f}" if finetune else NOT_STATED
+        rows.append([cell.name, *(_plain(data.get(key)) for key in keys), steps(cell), loss])
+    return Table("Totals", ["cell", *(key.replace("_", " ") for key in keys), "steps", "loss, first → last step"], rows)
+
+
+def sources_table(cells: Sequence[Cell]) -> Table | None:
+    """One row for each source of each cell: what was kept and lost, its shares, and how varied it is."""
     rows = [
         [
+            cell.name,
             name,
             f"{own['kept']:,} of {own['available']:,}",
             f"{own['dropped']:,}",
@@ -186,14 +181,16 @@ def card(cell: Cell) -> Card:
             *(f"{own[key] * 100:.1f} %" for key in ("document_share", "token_share", "loss_share")),
             _plain(own.get("distinct_facts")),
             _plain(own.get("distinct_templates")),
-            "repeats" if own.get("repetition") else "no",
+            {True: "repeats", False: "no", None: NOT_STATED}[own.get("repetition")],
             _plain(own.get("licence")),
         ]
-        for name, own in data["sources"].items()
+        for cell in cells
+        for name, own in cell.summary["card"]["sources"].items()
     ]
-    columns = ["source", "kept", "dropped", "truncated", "tokens", "of documents", "of tokens", "of the loss"]
+    columns = ["cell", "source", "kept", "dropped", "truncated", "tokens", "of documents", "of tokens", "of the loss"]
     columns += ["distinct facts", "distinct templates", "repetition", "licence"]
-    return Card(cell.name, totals, Table("Sources", columns, rows))
+    note = "Kept: samples drawn, of those the source offers. Of the loss: share of the tokens that are trained on."
+    return Table("Sources", columns, rows, note) if rows else None
 
 
 def _plain(value: Any) -> str:
