@@ -115,6 +115,13 @@ def test_rates_equal_those_recomputed_from_items(study: tuple[Path, str, dict[st
         assert f"{100 * unseen:.1f} <" in page
 
 
+def test_every_table_of_the_page_is_in_the_json(study: tuple[Path, str, dict[str, Any]]) -> None:
+    _, page, numbers = study
+    assert page.count("<caption>") == len(numbers["tables"])
+    assert all(f"<caption>{table['caption']}" in page.replace("&#39;", "'") for table in numbers["tables"])
+    assert all(len(row) == len(table["columns"]) for table in numbers["tables"] for row in table["rows"])
+
+
 def test_groups_and_chance_are_told(study: tuple[Path, str, dict[str, Any]]) -> None:
     _, page, numbers = study
     groups = numbers["cells"]["instruct"]["scores"]["raw"]["groups"]["knowledge_em"]

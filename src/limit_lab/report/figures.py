@@ -84,7 +84,7 @@ def intervals(
             axes.annotate(
                 f"{dot.estimate.value * 100:.1f}".replace("-", "−"),
                 (dot.estimate.high * 100, row),
-                xytext=(5, 0),
+                xytext=(7, 0),
                 textcoords="offset points",
                 va="center",
             )

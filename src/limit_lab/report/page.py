@@ -41,22 +41,9 @@ def write(
     found = findings(predicates, cells, pairs)
     ranked = orders(pairs)
     opening = answer.sentences(cells, pairs, scores, found)
-    numbers = {
-        "schema": SCHEMA,
-        "kind": "report",
-        "name": name,
-        "command": command,
-        "answer": opening,
-        "method": METHOD,
-        "predicates": found,
-        "cells": {cell.name: {"id": cell.id, "label": cell.label, "scores": scores.cells[cell.name]} for cell in cells},
-        "pairs": {pair.id: _pair_numbers(pair, scores) for pair in pairs},
-        "orders": ranked,
-        "at_chance": {prompting: tables.at_chance(cells, scores, prompting) for prompting in PROMPTING},
-    }
     context = {
         "name": name,
-        "answer": opening,
+        "answer": answer.sentences(cells, pairs, scores, found),
         "command": command,
         "method": METHOD,
         "close": round(answer.CLOSE * 100),
@@ -68,9 +55,28 @@ def write(
         "shown": samples(cells),
         "cards": [table for table in (tables.totals_table(cells), tables.sources_table(cells)) if table],
     }
+    numbers = {
+        "schema": SCHEMA,
+        "kind": "report",
+        **{key: context[key] for key in ("name", "command", "answer", "method", "pretraining")},
+        "predicates": found,
+        "cells": {cell.name: {"id": cell.id, "label": cell.label, "scores": scores.cells[cell.name]} for cell in cells},
+        "pairs": {pair.id: _pair_numbers(pair, scores) for pair in pairs},
+        "orders": ranked,
+        "at_chance": {prompting: tables.at_chance(cells, scores, prompting) for prompting in PROMPTING},
+        "tables": _tables(context),
+    }
     write_json(out / "report.json", numbers)
     write_text(out / "index.html", _render(context))
     return out / "index.html"
+
+
+def _tables(context: dict[str, Any]) -> list[tables.Table]:
+    """Every table of the page, in its order."""
+    categories = [part["table"] for part in context["categories"]]
+    partners = [table for part in context["categories"] for table in part["partners"]]
+    differing = [context["differing"]] if context["differing"] else []
+    return [context["overview"], *categories, *partners, *context["judge_tables"], *context["cards"], *differing]
 
 
 def _pair_numbers(pair: Pair, scores: Scores) -> dict[str, Any]:

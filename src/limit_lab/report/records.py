@@ -38,7 +38,7 @@ class Task:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Suite:
-    """The gauntlet of one cell under one prompting; ``average`` names the categories of the headline average."""
+    """The gauntlet of one cell under one prompting; ``average`` names the categories of its headline average, if any."""
 
     name: str
     tasks: Mapping[str, Task]
@@ -150,12 +150,13 @@ def _suite(folder: Path, name: str, prompting: str, suite: str, scores: Row, con
         _agrees(name, f"{label} ({prompting})", _rescaled(tasks[label]), recorded["rescaled"])
     found = {task.category for task in tasks.values()}
     categories = [category for category in configured or scores["categories"] if category in found]
-    result = Suite(name=suite, tasks=tasks, average=categories, not_asked=scores.get("not_asked", []))
+    headline = [] if scores["average"] is None else categories
+    result = Suite(name=suite, tasks=tasks, average=headline, not_asked=scores.get("not_asked", []))
     means = {category: _mean([_rescaled(task) for task in result.of(category)]) for category in found}
     for category in sorted(found & set(scores["categories"])):
         _agrees(name, f"category {category} ({prompting})", means[category], scores["categories"][category])
     if scores["average"] is not None:
-        _agrees(name, f"average ({prompting})", _mean([means[category] for category in categories]), scores["average"])
+        _agrees(name, f"average ({prompting})", _mean([means[category] for category in headline]), scores["average"])
     return result
 
 

@@ -139,9 +139,8 @@ def groups_of(task: Task) -> list[str]:
 
 
 def _suite(cell: Cell, prompting: str, suite: Suite) -> SuiteScores:
-    recorded = cell.summary["gauntlet"][prompting]["average"]
     return SuiteScores(
-        average=None if recorded is None else average(cell, prompting).estimate(),
+        average=average(cell, prompting).estimate() if suite.average else None,
         categories={name: category(cell, prompting, name).estimate() for name in suite.categories},
         tasks={label: accuracy(cell, prompting, task).estimate() for label, task in suite.tasks.items()},
         groups={

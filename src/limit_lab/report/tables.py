@@ -71,7 +71,10 @@ def overview(cells: Sequence[Cell], pairs: Sequence[Pair], scores: Scores) -> Ta
             own = "50 by definition" if cell.name == against else NOT_STATED
             row.append(Number(rates[cell.name]) if cell.name in rates else own)
         rows.append(row)
-    return Table("The cells under both paradigms, in %", columns, rows)
+    kept = [i for i in range(len(columns)) if any(row[i] != NOT_STATED for row in rows)]
+    return Table(
+        "The cells under both paradigms, in %", [columns[i] for i in kept], [[row[i] for i in kept] for row in rows]
+    )
 
 
 def samples(cell: Cell) -> str:
