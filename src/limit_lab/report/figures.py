@@ -214,7 +214,7 @@ def _style() -> Any:
 def _svg(figure: Figure, key: str, title: str, described: str) -> str:
     """The figure as an SVG element with title and description, ids of its own, and ink taken from the page."""
     buffer = io.StringIO()
-    figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
+    figure.savefig(buffer, format="svg")
     text = buffer.getvalue()
     text = re.sub(r"<metadata>.*?</metadata>", "", text[text.index("<svg") :], flags=re.DOTALL)
     text = re.sub(r'\bid="([^"]+)"', rf'id="{key}-\1"', text)

@@ -61,19 +61,17 @@ def phrasing_table(pairs: Sequence[Pair], scores: Scores) -> Table:
 
 def order_table(order: Orders) -> Table:
     """Neighbours in the judge's order, and how many random weightings of its components keep each couple so."""
-    rows: list[list[str | Number]] = [
-        [
-            f"{place}. {name}",
-            f"{order.facts.index(name) + 1}",
-            "" if place > len(order.steps) else f"{order.steps[place - 1] * 100:.0f} %",
-        ]
-        for place, name in enumerate(order.full, 1)
-    ]
+    rows: list[list[str | Number]] = []
+    for place, name in enumerate(order.full, 1):
+        following = f"{order.steps[place - 1] * 100:.0f} %" if place <= len(order.steps) else NOT_STATED
+        side = f"{order.sides[name] * 100:.0f} %" if name in order.sides else NOT_STATED
+        rows.append([f"{place}. {name}", f"{order.facts.index(name) + 1}", following, side])
     note = (
         f"{order.same * 100:.0f} % of {order.weightings} random weightings of the judge's components give this whole order."
         f" {order.baseline} is the baseline and stands at 50."
     )
     columns = ["order by full score", "place by facts alone", "weightings that keep it above the next"]
+    columns.append(f"weightings that keep it on its side of {order.baseline}")
     return Table(f"Does the order depend on the weights of the judge {order.judge}?", columns, rows, note)
 
 

@@ -40,7 +40,6 @@ def write(
     scores = measure(cells, pairs)
     found = findings(predicates, cells, pairs)
     ranked = orders(pairs)
-    opening = answer.sentences(cells, pairs, scores, found)
     context = {
         "name": name,
         "answer": answer.sentences(cells, pairs, scores, found),

@@ -178,8 +178,7 @@ def sources_table(cells: Sequence[Cell]) -> Table | None:
             cell.name,
             name,
             f"{own['kept']:,} of {own['available']:,}",
-            f"{own['dropped']:,}",
-            f"{own['truncated']:,}",
+            f"{own['dropped']:,} / {own['truncated']:,}",
             f"{own['tokens']:,}",
             *(f"{own[key] * 100:.1f} %" for key in ("document_share", "token_share", "loss_share")),
             _plain(own.get("distinct_facts")),
@@ -190,7 +189,7 @@ def sources_table(cells: Sequence[Cell]) -> Table | None:
         for cell in cells
         for name, own in cell.summary["card"]["sources"].items()
     ]
-    columns = ["cell", "source", "kept", "dropped", "truncated", "tokens", "of documents", "of tokens", "of the loss"]
+    columns = ["cell", "source", "kept", "dropped / truncated", "tokens", "of documents", "of tokens", "of the loss"]
     columns += ["distinct facts", "distinct templates", "repetition", "licence"]
     note = "Kept: samples drawn, of those the source offers. Of the loss: share of the tokens that are trained on."
     return Table("Sources", columns, rows, note) if rows else None
