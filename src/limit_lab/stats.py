@@ -6,16 +6,23 @@ are not counted as independent. It covers the choice of items only: not training
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import functools
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from limit_lab.errors import EvalError
+
 DRAWS = 2000
+#: Draws x clusters that are held in memory at once (32 MiB of float64).
+BLOCK = 2**22
 LEVEL = 0.95
-METHOD = "95 % percentile bootstrap over entities (items of one entity move together), given these trained models"
+METHOD = (
+    "95 % percentile bootstrap over entities or prompts (items that share one move together), given these trained models"
+)
 
 Verdict = Literal["yes", "no", "not determined"]
 
@@ -35,11 +42,26 @@ class Estimate:
         return f"{self.value * scale:.{digits}f} [{self.low * scale:.{digits}f}, {self.high * scale:.{digits}f}]"
 
 
-def cluster_weights(clusters: Sequence[str], *, draws: int = DRAWS, seed: int = 0) -> tuple[list[str], NDArray[np.int64]]:
-    """Bootstrap counts: the sorted cluster names, and how often each draw takes each of them, int64 [draws, clusters]."""
-    names = sorted(set(clusters))
+@functools.lru_cache(maxsize=8)
+def _cached(clusters: int, draws: int, seed: int) -> NDArray[np.float64]:
+    return next(_drawn(clusters, draws, seed, rows=draws))
+
+
+def _drawn(clusters: int, draws: int, seed: int, *, rows: int) -> Iterator[NDArray[np.float64]]:
     rng = np.random.default_rng(seed)
-    return names, rng.multinomial(len(names), np.full(len(names), 1 / len(names)), size=draws)
+    for start in range(0, draws, rows):
+        size = min(rows, draws - start)
+        taken = rng.integers(clusters, size=(size, clusters)) + clusters * np.arange(size)[:, None]
+        yield np.bincount(taken.ravel(), minlength=size * clusters).reshape(size, clusters).astype(np.float64)
+
+
+def cluster_weights(clusters: int, *, draws: int = DRAWS, seed: int = 0) -> Iterator[NDArray[np.float64]]:
+    """How often each draw takes every cluster, the data itself first (ones): blocks [rows, clusters] of bounded size."""
+    yield np.ones((1, clusters))
+    if clusters * draws <= BLOCK:
+        yield _cached(clusters, draws, seed)
+    else:
+        yield from _drawn(clusters, draws, seed, rows=max(1, BLOCK // clusters))
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,24 +83,40 @@ def bootstrap(
 
     ``statistic`` maps each sample's means, float64 [draws + 1], to values of the same shape; entry 0 is the data itself.
     Sharing the draws keeps paired comparisons paired: two models on the same items use the same resampled entities.
+    A draw that leaves a sample without items has no value and does not count.
+
+    Raises: EvalError for a sample without items, or when no draw has a value.
     """
-    every = [cluster for sample in samples.values() for cluster in sample.clusters]
-    names, counts = cluster_weights(every, draws=draws, seed=seed)
-    weights = np.vstack([np.ones((1, len(names)), dtype=np.int64), counts]).astype(np.float64)
+    names = sorted({cluster for sample in samples.values() for cluster in sample.clusters})
     index = {name: position for position, name in enumerate(names)}
-    means = {}
-    for name, sample in samples.items():
-        positions = np.array([index[cluster] for cluster in sample.clusters])
-        total = np.bincount(positions, weights=np.asarray(sample.scores, dtype=np.float64), minlength=len(names))
-        size = np.bincount(positions, minlength=len(names)).astype(np.float64)
-        drawn = weights @ size
-        with np.errstate(invalid="ignore"):
-            means[name] = (weights @ total) / drawn
-    values = statistic(means)
+    sums = {name: _sums(sample, index) for name, sample in samples.items()}
+    blocks: dict[str, list[NDArray[np.float64]]] = {name: [] for name in samples}
+    for weights in cluster_weights(len(names), draws=draws, seed=seed):
+        for name, (total, size) in sums.items():
+            with np.errstate(invalid="ignore"):
+                blocks[name].append((weights @ total) / (weights @ size))
+    values = statistic({name: np.concatenate(parts) for name, parts in blocks.items()})
     spread = values[1:][np.isfinite(values[1:])]
+    if not spread.size:
+        raise EvalError(
+            "no resampled draw gives a value: the items lie in too few clusters for an interval; evaluate more of them."
+        )
     low, high = np.quantile(spread, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     n = max(len(sample.scores) for sample in samples.values())
     return Estimate(value=float(values[0]), low=float(low), high=float(high), n=n, clusters=len(names))
+
+
+def _sums(sample: Sample, index: Mapping[str, int]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Sum of scores and number of items of every cluster."""
+    if not len(sample.scores) or len(sample.scores) != len(sample.clusters):
+        raise EvalError(
+            f"an estimate needs items, each with its cluster, but found {len(sample.scores)} scores and "
+            f"{len(sample.clusters)} clusters: run the evaluation that writes them again."
+        )
+    positions = np.array([index[cluster] for cluster in sample.clusters])
+    total = np.bincount(positions, weights=np.asarray(sample.scores, dtype=np.float64), minlength=len(index))
+    size = np.bincount(positions, minlength=len(index))
+    return total.astype(np.float64), size.astype(np.float64)
 
 
 def mean(scores: Sequence[float], clusters: Sequence[str], *, seed: int = 0) -> Estimate:

@@ -1,0 +1,155 @@
+"""The opening sentences of a report, written from its numbers: they say "close" and "not determined" where that is so."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+
+from limit_lab.report.predicates import Finding
+from limit_lab.report.records import Cell, Pair
+from limit_lab.report.scores import Scores, average
+from limit_lab.stats import Estimate, Verdict
+
+#: Rates nearer to one half than this are called close.
+CLOSE = 0.10
+
+
+def sentences(cells: Sequence[Cell], pairs: Sequence[Pair], scores: Scores, found: Sequence[Finding]) -> list[str]:
+    """Three to six sentences: claims, benchmarks, template, judge, mixtures, and what the intervals leave out."""
+    judged = same_judge(pairs)
+    parts = [
+        _claims(found),
+        _benchmarks(cells),
+        _template(cells),
+        _judge(cells, judged, scores),
+        _mixtures(cells, judged, scores),
+    ]
+    parts.append("All intervals cover the choice of test items only, not a second world, pretraining run or training seed.")
+    return [part for part in parts if part]
+
+
+def same_judge(pairs: Sequence[Pair]) -> list[Pair]:
+    """The pairs that one figure may show together: one judge, one baseline; a judge with preferences comes first."""
+    ordered = sorted(pairs, key=lambda pair: not pair.prefers)
+    return [p for p in ordered if p.judge == ordered[0].judge and p.baseline is ordered[0].baseline]
+
+
+def standing(rate: Estimate) -> str:
+    """Where a rate lies against one half, by its interval and the fixed width of ``CLOSE``."""
+    if rate.low <= 0.5 <= rate.high:
+        return "not determined: 50 lies inside the interval"
+    side = "above" if rate.value > 0.5 else "below"
+    return f"close to even, but {side} it" if abs(rate.value - 0.5) < CLOSE else f"clearly {side} even"
+
+
+def _claims(found: Sequence[Finding]) -> str:
+    if not found:
+        return "No claim was fixed before this study, so the page describes what was measured and tests nothing."
+    count = Counter(finding.verdict for finding in found)
+    words: dict[Verdict, str] = {"yes": "held", "no": "did not hold", "not determined": "could not be determined"}
+    parts = [f"{count[verdict]} {word}" for verdict, word in words.items() if count[verdict]]
+    claims = "the one claim" if len(found) == 1 else f"the {len(found)} claims"
+    return f"Of {claims} fixed before the numbers, {listed(parts)}."
+
+
+def _benchmarks(cells: Sequence[Cell]) -> str:
+    """Who leads, by how much over the next and over the untouched base; empty with fewer than two averages."""
+    ranked = _ranked(cells, "raw")
+    if len(ranked) < 2:
+        return ""
+    leader, second = ranked[0], ranked[1]
+    ahead = _lead(leader, second)
+    text = (
+        f"On the benchmarks, asked with raw prompts, {leader.name} scores {average(leader, 'raw').estimate().text()} of 100"
+    )
+    text += f", {ahead.text()} points ahead of {second.name}"
+    text += "" if ahead.low > 0 else ", so which of the two leads is not determined"
+    for cell in ranked[2:]:
+        if cell.untouched:
+            text += f"; over the untouched base it gains {_lead(leader, cell).text()}"
+    return text + "."
+
+
+def _template(cells: Sequence[Cell]) -> str:
+    """Said only where the other way of asking names another leader."""
+    raw, template = _ranked(cells, "raw"), _ranked(cells, "template")
+    if len(template) < 2 or len(raw) < 2 or template[0] is raw[0]:
+        return ""
+    best = average(template[0], "template").estimate()
+    return (
+        f"Asked inside the instruction template, a separate measure, {template[0].name} scores highest with {best.text()}."
+    )
+
+
+def _judge(cells: Sequence[Cell], pairs: Sequence[Pair], scores: Scores) -> str:
+    """Whom the judge prefers to whom, how near the best cell comes, and whether the benchmarks say otherwise."""
+    if not pairs:
+        return "No judge has compared any answers yet."
+    baseline, best = pairs[0].baseline, _best(pairs, scores)
+    rate = scores.pairs[best.id].rate
+    if not best.prefers:
+        return (
+            f"The heuristic {best.judge}, no preference judge, favours {best.cell.name} over {baseline.name} on "
+            f"{rate.text()} % of the prompts, which says nothing about which answer is better."
+        )
+    below = [pair.cell.name for pair in pairs if scores.pairs[pair.id].rate.high < 0.5]
+    above = [pair.cell.name for pair in pairs if scores.pairs[pair.id].rate.low > 0.5]
+    text = f"The judge {best.judge} "
+    if len(below) == len(pairs):
+        text += f"prefers {baseline.name} to {'every other cell' if len(pairs) > 1 else best.cell.name}"
+    else:
+        text += f"prefers {listed(above) if above else 'no cell clearly'} to {baseline.name}"
+        text += f" and {baseline.name} to {listed(below)}" if below else ""
+    if len(best.cell.summary["samples"]) < 2:  # a mixture has a sentence of its own
+        text += f"; {best.cell.name} has the highest win rate, {rate.text()} %, {standing(rate)}"
+    return text + "." + _conflict(cells, best, rate)
+
+
+def _conflict(cells: Sequence[Cell], best: Pair, rate: Estimate) -> str:
+    """The distance on the benchmarks of the cell that the judge clearly prefers, when it is clearly not their leader."""
+    ranked = _ranked(cells, "raw")
+    preferred = best.cell if rate.low > 0.5 else best.baseline if rate.high < 0.5 else None
+    if preferred is None or preferred not in ranked:
+        return ""
+    behind = _lead(ranked[0], preferred)
+    if behind.low <= 0:
+        return ""
+    distance = f"{behind.text()} points behind {ranked[0].name}"
+    return f" The two paradigms disagree: on the benchmarks {preferred.name} lies {distance}."
+
+
+def _mixtures(cells: Sequence[Cell], pairs: Sequence[Pair], scores: Scores) -> str:
+    """How the cell made of several sources fares under both paradigms; of several such cells, the most preferred."""
+    mixed = [pair for pair in pairs if len(pair.cell.summary["samples"]) > 1 and pair.prefers]
+    ranked = _ranked(cells, "raw")
+    if not mixed or not ranked:
+        return ""
+    best = _best(mixed, scores)
+    if best.cell not in ranked:
+        return ""
+    cell, leader, rate = best.cell, ranked[0], scores.pairs[best.id].rate
+    text = f"The mixture {cell.name} leads the benchmarks"
+    if cell is not leader:
+        behind = _lead(leader, cell)
+        text = f"The mixture {cell.name} lies {behind.text()} points behind {leader.name} on the benchmarks"
+        text += "" if behind.low > 0 else ", which does not determine the order,"
+    where = standing(rate).removeprefix("not determined: ")
+    return f"{text} and wins {rate.text()} % against {best.baseline.name}: {where}."
+
+
+def _best(pairs: Sequence[Pair], scores: Scores) -> Pair:
+    return max(pairs, key=lambda pair: scores.pairs[pair.id].rate.value)
+
+
+def _lead(one: Cell, other: Cell) -> Estimate:
+    return (average(one, "raw") - average(other, "raw")).estimate()
+
+
+def _ranked(cells: Sequence[Cell], prompting: str) -> list[Cell]:
+    have = [cell for cell in cells if prompting in cell.suites and cell.suites[prompting].average]
+    return sorted(have, key=lambda cell: -average(cell, prompting).estimate().value)
+
+
+def listed(words: Sequence[str]) -> str:
+    """``a``, ``a and b``, ``a, b and c``."""
+    return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}"

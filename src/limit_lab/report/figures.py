@@ -1,0 +1,226 @@
+"""Figures as inline SVG: small panels that wrap on a phone, colours safe for the colour-blind, ink of the page."""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+from xml.sax.saxutils import escape
+
+from limit_lab.stats import Estimate
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+INK, MUTED, GRID = "#1b1e23", "#5d6570", "#d9dde3"
+#: Okabe and Ito's palette without its yellow, which vanishes on paper; shapes repeat the distinction.
+COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#7a5195")
+GLYPHS = {"o": "●", "s": "■", "D": "◆", "^": "▲", "v": "▼", "P": "✚", "X": "✖"}
+MARKERS = tuple(GLYPHS)
+BASE = ("#7d8590", "o")
+STYLE: dict[Any, Any] = {
+    "svg.fonttype": "none",
+    "svg.hashsalt": "limit_lab",
+    "font.family": "DejaVu Sans",
+    "font.size": 9.5,
+    "text.parse_math": False,
+    "text.color": INK,
+    "axes.edgecolor": MUTED,
+    "axes.labelcolor": MUTED,
+    "xtick.color": MUTED,
+    "ytick.color": MUTED,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+}
+#: Where a label may stand, in points from its mark: right, left, below, above, near before far.
+PLACES = [
+    (dx * reach, dy * (8 if dx else reach + 4))
+    for reach in (7, 14, 24, 36)
+    for dx, dy in ((1, 1), (-1, 1), (1, -1), (-1, -1), (0, 1), (0, -1))
+]
+#: Page colours by the hex codes that matplotlib writes; the code itself stays as the fallback.
+VARIABLES = {INK: "--ink", MUTED: "--muted", GRID: "--line"}
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """How a cell looks in every figure."""
+
+    colour: str
+    marker: str
+
+    @property
+    def glyph(self) -> str:
+        """The marker as a character, for legends."""
+        return GLYPHS[self.marker]
+
+
+@dataclass(frozen=True, slots=True)
+class Dot:
+    """One point with its interval on the percent axis."""
+
+    name: str
+    estimate: Estimate
+
+
+def marks(names: Sequence[str], untouched: Sequence[str]) -> dict[str, Mark]:
+    """A colour and a shape for every cell, the same in all figures; the untouched base is grey."""
+    tuned = [name for name in names if name not in untouched]
+    found = {name: Mark(COLOURS[i % len(COLOURS)], MARKERS[i % len(MARKERS)]) for i, name in enumerate(tuned)}
+    return {name: found.get(name, Mark(*BASE)) for name in names}
+
+
+def intervals(
+    key: str, title: str, axis: str, dots: Sequence[Dot], look: Mapping[str, Mark], *, line: float | None = None
+) -> str:
+    """One row for each cell: its value in percent, its interval, and a vertical line (even, or chance) if given."""
+    with _style():
+        figure, axes = _panel(3.7, 0.75 + 0.36 * len(dots))
+        for row, dot in enumerate(dots):
+            _whisker(axes, dot.estimate, row, look[dot.name], size=7)
+            axes.annotate(
+                f"{dot.estimate.value * 100:.1f}".replace("-", "−"),
+                (dot.estimate.high * 100, row),
+                xytext=(7, 0),
+                textcoords="offset points",
+                va="center",
+            )
+        if line is not None:
+            axes.axvline(line * 100, color=MUTED, linewidth=1, linestyle=(0, (4, 3)), zorder=0)
+        _rows(axes, [dot.name for dot in dots], axis)
+        left, right = axes.get_xlim()
+        axes.set_xlim(left, right + 0.14 * (right - left))
+        told = [f"{dot.name}: {dot.estimate.text()}" for dot in dots]
+        return _svg(figure, key, title, f"{axis}. " + "; ".join(told))
+
+
+def categories(key: str, title: str, rows: Mapping[str, Sequence[Dot]], look: Mapping[str, Mark]) -> str:
+    """Categories as rows with every cell in them, on the scale where chance is 0; the dashed line marks chance."""
+    with _style():
+        cells = max(len(dots) for dots in rows.values())
+        figure, axes = _panel(5.2, 0.75 + len(rows) * (0.18 + 0.135 * cells))
+        step = 0.76 / max(cells, 2)
+        for row, dots in enumerate(rows.values()):
+            for place, dot in enumerate(dots):
+                _whisker(axes, dot.estimate, row + (place - (len(dots) - 1) / 2) * step, look[dot.name], size=5)
+            if row:
+                axes.axhline(row - 0.5, color=GRID, linewidth=0.8, zorder=0)
+        axes.axvline(0, color=MUTED, linewidth=1, linestyle=(0, (4, 3)), zorder=0)
+        _rows(axes, list(rows), "rescaled score in %: 0 is chance (dashed), 100 all correct")
+        told = [f"{name}: " + ", ".join(f"{dot.name} {dot.estimate.text()}" for dot in dots) for name, dots in rows.items()]
+        return _svg(figure, key, title, "; ".join(told))
+
+
+def plane(
+    key: str,
+    title: str,
+    axes_named: tuple[str, str],
+    points: Mapping[str, tuple[Estimate, Estimate]],
+    look: Mapping[str, Mark],
+) -> str:
+    """Both paradigms at once: a cross of two intervals for each cell, labelled beside it; the dashed line marks even."""
+    with _style():
+        figure, axes = _panel(6.4, 4.4)
+        for name, (x, y) in points.items():
+            mark = look[name]
+            axes.plot([x.low * 100, x.high * 100], [y.value * 100] * 2, color=mark.colour, linewidth=1.6)
+            axes.plot([x.value * 100] * 2, [y.low * 100, y.high * 100], color=mark.colour, linewidth=1.6)
+            axes.plot([x.value * 100], [y.value * 100], mark.marker, color=mark.colour, markersize=8)
+        axes.axhline(50, color=MUTED, linewidth=1, linestyle=(0, (4, 3)), zorder=0)
+        axes.margins(0.12)
+        axes.grid(color=GRID, linewidth=0.8)
+        axes.set_axisbelow(True)
+        axes.set_xlabel(axes_named[0])
+        axes.set_ylabel(axes_named[1])
+        _label(figure, axes, points)
+        told = [f"{name}: {x.text()} and {y.text()}" for name, (x, y) in points.items()]
+        return _svg(figure, key, title, "; ".join(told))
+
+
+def _label(figure: Figure, axes: Axes, points: Mapping[str, tuple[Estimate, Estimate]]) -> None:
+    """Put each name where it covers least of the crosses and other names: greedy over places around its point."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.transforms import Bbox
+
+    FigureCanvasAgg(figure)
+    figure.draw_without_rendering()
+    taken = []
+    for x, y in points.values():
+        corners = [(x.low * 100, y.low * 100), (x.high * 100, y.high * 100), (x.value * 100, y.value * 100)]
+        (left, low), (right, high), (across, up) = axes.transData.transform(corners)
+        taken += [Bbox([[left, up - 4], [right, up + 4]]), Bbox([[across - 4, low], [across + 4, high]])]
+    frame = axes.get_window_extent()
+    even = axes.transData.transform((0, 50))[1]
+    taken.append(Bbox([[frame.x0, even - 2], [frame.x1, even + 2]]))
+    for name, (x, y) in points.items():
+        text = axes.annotate(
+            name, (x.value * 100, y.value * 100), (0, 0), textcoords="offset points", va="center", color=INK
+        )
+        costs = []
+        for place in PLACES:
+            _move(text, place)
+            box = text.get_window_extent().padded(2)
+            outside = box.width * box.height - _overlap(box, frame)
+            costs.append(sum(_overlap(box, other) for other in taken) + 4 * outside)
+        _move(text, PLACES[costs.index(min(costs))])
+        taken.append(text.get_window_extent().padded(2))
+
+
+def _move(text: Any, place: tuple[float, float]) -> None:
+    text.set_position(place)
+    text.set_horizontalalignment("left" if place[0] > 0 else "right" if place[0] < 0 else "center")
+
+
+def _overlap(one: Any, other: Any) -> float:
+    width = min(one.x1, other.x1) - max(one.x0, other.x0)
+    height = min(one.y1, other.y1) - max(one.y0, other.y0)
+    return float(max(width, 0.0) * max(height, 0.0))
+
+
+def _panel(width: float, height: float) -> tuple[Figure, Axes]:
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), layout="constrained")
+    figure.patch.set_alpha(0)
+    axes = figure.add_subplot()
+    axes.patch.set_alpha(0)
+    return figure, axes
+
+
+def _whisker(axes: Axes, estimate: Estimate, row: float, mark: Mark, *, size: float) -> None:
+    axes.plot([estimate.low * 100, estimate.high * 100], [row, row], color=mark.colour, linewidth=2, solid_capstyle="round")
+    axes.plot([estimate.value * 100], [row], mark.marker, color=mark.colour, markersize=size)
+
+
+def _rows(axes: Axes, names: Sequence[str], axis: str) -> None:
+    axes.set_yticks(range(len(names)), names, color=INK)
+    axes.set_ylim(len(names) - 0.4, -0.6)
+    axes.tick_params(axis="y", length=0)
+    axes.spines["left"].set_visible(False)
+    axes.grid(axis="x", color=GRID, linewidth=0.8)
+    axes.set_axisbelow(True)
+    axes.set_xlabel(axis)
+
+
+def _style() -> Any:
+    from matplotlib import rc_context
+
+    return rc_context(STYLE)
+
+
+def _svg(figure: Figure, key: str, title: str, described: str) -> str:
+    """The figure as an SVG element with title and description, ids of its own, and ink taken from the page."""
+    buffer = io.StringIO()
+    figure.savefig(buffer, format="svg")
+    text = buffer.getvalue()
+    text = re.sub(r"<metadata>.*?</metadata>", "", text[text.index("<svg") :], flags=re.DOTALL)
+    text = re.sub(r'\bid="([^"]+)"', rf'id="{key}-\1"', text)
+    text = re.sub(r'(href="|url\()#', rf"\1#{key}-", text)
+    for colour, variable in VARIABLES.items():
+        text = text.replace(colour, f"var({variable}, {colour})")
+    names = f'<title id="{key}-title">{escape(title)}</title><desc id="{key}-desc">{escape(described)}</desc>'
+    head, body = text.split(">", 1)
+    return f'{head} role="img" aria-labelledby="{key}-title {key}-desc">{names}{body.strip()}'

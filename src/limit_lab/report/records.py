@@ -1,0 +1,207 @@
+"""What a report reads: the cells and pairs that a study wrote, checked against their own items before anything is drawn."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from limit_lab.errors import DataError, EvalError, LimitLabError
+from limit_lab.store import read_json, read_rows
+
+#: Recorded scores are rounded by float32 arithmetic; anything beyond this is a disagreement.
+TOLERANCE = 1e-6
+
+Row = Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Task:
+    """One task as asked of one cell: its items in three aligned sequences, and what chance scores."""
+
+    label: str
+    type: str
+    category: str
+    baseline: float
+    partner: str | None
+    correct: Sequence[float]
+    clusters: Sequence[str]
+    groups: Sequence[str | None]
+
+    @property
+    def measure(self) -> str:
+        """``exact match`` when the model writes the answer, ``likelihood`` when it ranks given ones."""
+        return "exact match" if self.type in ("generation", "language_modeling") else "likelihood"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Suite:
+    """The gauntlet of one cell under one prompting; ``average`` names the categories of its headline average, if any."""
+
+    name: str
+    tasks: Mapping[str, Task]
+    average: Sequence[str]
+    not_asked: Sequence[str]
+
+    def of(self, category: str) -> list[Task]:
+        return [task for task in self.tasks.values() if task.category == category]
+
+    @property
+    def categories(self) -> list[str]:
+        return list(dict.fromkeys(task.category for task in self.tasks.values()))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cell:
+    """One fine-tuned (or untouched) model: its summary, items by prompting, and answers. ``name`` is unique in a report."""
+
+    id: str
+    label: str
+    name: str
+    summary: Row
+    suites: Mapping[str, Suite]
+    answers: Sequence[Row]
+
+    @property
+    def untouched(self) -> bool:
+        return self.summary["finetune"] is None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pair:
+    """A cell compared with a baseline by a judge, item by item."""
+
+    id: str
+    cell: Cell
+    baseline: Cell
+    summary: Row
+    items: Sequence[Row]
+
+    @property
+    def judge(self) -> str:
+        return str(self.summary["judge"]["name"])
+
+    @property
+    def prefers(self) -> bool:
+        """Whether the judge states a preference; a heuristic's rate is no win rate."""
+        return bool(self.summary["measure"] == "win_rate")
+
+    @property
+    def clusters(self) -> list[str]:
+        return [str(item["cluster"]) for item in self.items]
+
+
+def load(root: Path, cell_ids: Sequence[str], pair_ids: Sequence[str]) -> tuple[list[Cell], list[Pair]]:
+    """Read and check the named records below ``root``.
+
+    Raises: DataError for missing or malformed files, EvalError where items and summary disagree, LimitLabError when
+    there is no cell, or a pair compares cells that are not among ``cell_ids``.
+    """
+    if not cell_ids:
+        raise LimitLabError("a report needs at least one cell: run a study first, or name its cells.")
+    folders = [root / "cells" / identity for identity in cell_ids]
+    summaries = [_summary(folder, "cell") for folder in folders]
+    cells = [_cell(*found) for found in zip(folders, summaries, _names(summaries), strict=True)]
+    by_id = {cell.id: cell for cell in cells}
+    return cells, [_pair(root / "pairs" / identity, by_id) for identity in pair_ids]
+
+
+def _summary(folder: Path, kind: str) -> Row:
+    summary: Row = read_json(folder / "summary.json")
+    if summary.get("kind") != kind or summary.get("schema") != 1:
+        raise DataError(f"{folder / 'summary.json'} is no {kind} record of schema 1: run the study again to write it anew.")
+    return summary
+
+
+def _names(summaries: Sequence[Row]) -> list[str]:
+    """Labels, told apart by seeds and then by fingerprint where several cells carry the same one."""
+    names = [str(summary["label"]) for summary in summaries]
+    seeds = [f"s{summary['seeds']['subset']}.{summary['seeds']['training']}" for summary in summaries]
+    for marks in (seeds, [str(summary["fingerprint"])[:6] for summary in summaries]):
+        count = Counter(names)
+        names = [f"{name} {mark}" if count[name] > 1 else name for name, mark in zip(names, marks, strict=True)]
+    return names
+
+
+def _cell(folder: Path, summary: Row, name: str) -> Cell:
+    configured = summary["config"].get("gauntlet", {}).get("average") or []
+    gauntlet = summary["gauntlet"]
+    suites = {
+        prompting: _suite(folder, name, prompting, gauntlet["suite"], gauntlet[prompting], configured)
+        for prompting in ("raw", "template")
+        if gauntlet.get(prompting)
+    }
+    answers = read_rows(folder / "answers" / "answers.jsonl") if summary["answers"]["prompts"] else []
+    return Cell(id=summary["id"], label=summary["label"], name=name, summary=summary, suites=suites, answers=answers)
+
+
+def _suite(folder: Path, name: str, prompting: str, suite: str, scores: Row, configured: Sequence[str]) -> Suite:
+    tasks = {}
+    for label, recorded in scores["tasks"].items():
+        path = folder / "gauntlet" / prompting / "items" / f"{label}.jsonl"
+        if not path.is_file():
+            raise DataError(
+                f"the items of task {label!r} ({prompting}) of cell {name!r} are missing at {path}: "
+                f"delete {folder / 'gauntlet'} and run the study again."
+            )
+        tasks[label] = _task(label, recorded, read_rows(path))
+        _agrees(name, f"{label} ({prompting})", _rescaled(tasks[label]), recorded["rescaled"])
+    found = {task.category for task in tasks.values()}
+    categories = [category for category in configured or scores["categories"] if category in found]
+    headline = [] if scores["average"] is None else categories
+    result = Suite(name=suite, tasks=tasks, average=headline, not_asked=scores.get("not_asked", []))
+    means = {category: _mean([_rescaled(task) for task in result.of(category)]) for category in found}
+    for category in sorted(found & set(scores["categories"])):
+        _agrees(name, f"category {category} ({prompting})", means[category], scores["categories"][category])
+    if scores["average"] is not None:
+        _agrees(name, f"average ({prompting})", _mean([means[category] for category in headline]), scores["average"])
+    return result
+
+
+def _task(label: str, recorded: Row, rows: Sequence[Row]) -> Task:
+    return Task(
+        label=label,
+        type=recorded["type"],
+        category=recorded["category"],
+        baseline=recorded["baseline"],
+        partner=recorded.get("partner"),
+        correct=[float(row["correct"]) for row in rows],
+        clusters=[str(row["cluster"]) for row in rows],
+        groups=[row.get("group") for row in rows],
+    )
+
+
+def _rescaled(task: Task) -> float:
+    return (_mean(task.correct) - task.baseline) / (1 - task.baseline)
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values) if values else float("nan")
+
+
+def _agrees(name: str, what: str, found: float, recorded: float) -> None:
+    if not abs(found - recorded) <= TOLERANCE:
+        raise EvalError(
+            f"cell {name!r}, {what}: its items give {found:.6f}, its summary says {recorded:.6f}: "
+            f"delete the cell's gauntlet folder and run the study again."
+        )
+
+
+def _pair(folder: Path, cells: Mapping[str, Cell]) -> Pair:
+    summary = _summary(folder, "pair")
+    for role in ("cell", "baseline"):
+        if summary[role] not in cells:
+            raise LimitLabError(
+                f"pair {summary['id']} compares cell {summary[role]}, which the report was not given: name that cell too."
+            )
+    items = read_rows(folder / "items.jsonl")
+    rate = _mean([float(item["preference"]) for item in items])
+    if not abs(rate - summary["rate"]) <= TOLERANCE:
+        raise EvalError(
+            f"pair {summary['id']}: its {len(items)} items give a rate of {rate:.6f}, its summary says "
+            f"{summary['rate']:.6f}: delete {folder} and run the study again."
+        )
+    cell, baseline = cells[summary["cell"]], cells[summary["baseline"]]
+    return Pair(id=summary["id"], cell=cell, baseline=baseline, summary=summary, items=items)

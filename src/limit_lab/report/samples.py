@@ -1,0 +1,51 @@
+"""Answers side by side: a few prompts chosen by their position, never by what was answered."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from limit_lab.report.records import Cell, Row
+
+PROMPTS = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """One prompt and what every cell answered, as (cell, answer, whether it ended by itself)."""
+
+    prompt: str
+    unseen: bool
+    answers: Sequence[tuple[str, str, bool]]
+
+
+def samples(cells: Sequence[Cell]) -> list[Shown]:
+    """Prompts that all answering cells share, evenly spaced; half in phrasings never trained on, if there are any."""
+    answering = {cell.name: _first_seed(cell.answers) for cell in cells if cell.answers}
+    if not answering:
+        return []
+    first, *others = answering.values()
+    shared = [i for i, row in first.items() if all(i in other and other[i]["prompt"] == row["prompt"] for other in others)]
+    unseen = [i for i in shared if first[i].get("unseen")]
+    seen = [i for i in shared if i not in set(unseen)]
+    half = min(PROMPTS // 2, len(unseen))
+    chosen = _spaced(seen, PROMPTS - half) + _spaced(unseen, half)
+    return [
+        Shown(
+            str(first[i]["prompt"]),
+            bool(first[i].get("unseen")),
+            [(name, str(rows[i]["answer"]), bool(rows[i]["ended"])) for name, rows in answering.items()],
+        )
+        for i in chosen
+    ]
+
+
+def _first_seed(rows: Sequence[Row]) -> dict[int, Row]:
+    seed = min(row["seed"] for row in rows)
+    return {row["index"]: row for row in sorted(rows, key=lambda row: int(row["index"])) if row["seed"] == seed}
+
+
+def _spaced(values: Sequence[int], count: int) -> list[int]:
+    if len(values) <= count:
+        return list(values)
+    return [values[(2 * place + 1) * len(values) // (2 * count)] for place in range(count)]

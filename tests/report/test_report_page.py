@@ -1,0 +1,220 @@
+"""The page: self-contained, safe against what models answer, and true to the items."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+import numpy as np
+import pytest
+import report_world as world
+
+from limit_lab import report
+from limit_lab.config import Predicate
+from limit_lab.errors import DataError, EvalError, LimitLabError
+
+HOSTILE = "<script>alert(1)</script> <img src=http://evil.example/x onerror=alert(1)> &amp; </pre> {{ 7 * 7 }} \x00\x07 $x$"
+CLAIM = Predicate(claim="Instruct < LIMA & more", measure="gauntlet", kind="better", left="instruct", right="lima")
+
+
+def build(
+    root: Path, cells: list[str], pairs: list[str], predicates: list[Predicate] | None = None
+) -> tuple[str, dict[str, Any]]:
+    words = {"name": "mixtures", "predicates": predicates or [], "command": "python -m limit_lab do=report"}
+    page = report.write(root, cells, pairs, out=root / "out", **words)  # type: ignore[arg-type]
+    assert page == root / "out" / "index.html"
+    return page.read_text(encoding="utf-8"), json.loads((root / "out" / "report.json").read_text(encoding="utf-8"))
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str, dict[str, Any]]:
+    root = tmp_path_factory.mktemp("runs")
+    cells, pairs = world.write_study(root)
+    return root, *build(root, cells, pairs, [CLAIM])
+
+
+class Tags(HTMLParser):
+    """Collects what a browser would load or run, and whether tags close."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.loaded: list[str] = []
+        self.names: set[str] = set()
+        self.ids: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.names.add(tag)
+        for name, value in attrs:
+            if name == "id":
+                self.ids.append(value or "")
+            if name in ("src", "href", "xlink:href", "srcset", "data") and not (value or "").startswith("#"):
+                self.loaded.append(f"{tag} {name}={value}")
+            assert not name.startswith("on"), f"{tag} runs {name}"
+
+
+def parse(page: str) -> Tags:
+    tags = Tags()
+    tags.feed(page)
+    return tags
+
+
+def test_the_page_loads_and_runs_nothing(study: tuple[Path, str, dict[str, Any]]) -> None:
+    tags = parse(study[1])
+    assert tags.loaded == []
+    assert not tags.names & {"script", "link", "iframe", "img", "object"}
+    assert len(tags.ids) == len(set(tags.ids))
+    assert "@import" not in study[1]
+    assert not re.findall(r"url\((?!#)", study[1])
+
+
+def test_figures_are_xml_with_titles_and_no_date(study: tuple[Path, str, dict[str, Any]]) -> None:
+    figures = re.findall(r"<svg.*?</svg>", study[1], flags=re.DOTALL)
+    assert len(figures) == 6
+    for figure in figures:
+        root = ElementTree.fromstring(figure)
+        title = root.find("{http://www.w3.org/2000/svg}title")
+        assert title is not None
+        assert title.text
+        assert "metadata" not in figure
+
+
+def test_the_same_records_give_the_same_bytes(study: tuple[Path, str, dict[str, Any]]) -> None:
+    root, page, numbers = study
+    cells = [entry["id"] for entry in numbers["cells"].values()]
+    assert build(root, cells, list(numbers["pairs"]), [CLAIM]) == (page, numbers)
+
+
+def test_averages_equal_those_recomputed_from_items(study: tuple[Path, str, dict[str, Any]]) -> None:
+    root, page, numbers = study
+    for entry in numbers["cells"].values():
+        for prompting, scores in entry["scores"].items():
+            parts = []
+            for label, (_, _, chance, _) in world.TASKS.items():
+                path = root / "cells" / entry["id"] / "gauntlet" / prompting / "items" / f"{label}.jsonl"
+                correct = [json.loads(line)["correct"] for line in path.read_text().splitlines()]
+                parts.append((np.mean(correct) - chance) / (1 - chance))
+            assert scores["average"]["value"] == pytest.approx(np.mean(parts), abs=1e-9)
+            assert scores["average"]["low"] < scores["average"]["value"] < scores["average"]["high"]
+            assert f">{100 * np.mean(parts):.1f} <".replace("-", "−") in page
+
+
+def test_rates_equal_those_recomputed_from_items(study: tuple[Path, str, dict[str, Any]]) -> None:
+    root, page, numbers = study
+    for identity, pair in numbers["pairs"].items():
+        rows = [json.loads(line) for line in (root / "pairs" / identity / "items.jsonl").read_text().splitlines()]
+        unseen = np.mean([row["preference"] for row in rows if row["unseen"]])
+        assert pair["scores"]["rate"]["value"] == pytest.approx(np.mean([row["preference"] for row in rows]))
+        assert pair["scores"]["unseen"]["value"] == pytest.approx(unseen)
+        assert f"{100 * unseen:.1f} <" in page
+
+
+def test_every_table_of_the_page_is_in_the_json(study: tuple[Path, str, dict[str, Any]]) -> None:
+    _, page, numbers = study
+    assert page.count("<caption>") == len(numbers["tables"])
+    assert all(f"<caption>{table['caption']}" in page.replace("&#39;", "'") for table in numbers["tables"])
+    assert all(len(row) == len(table["columns"]) for table in numbers["tables"] for row in table["rows"])
+
+
+def test_groups_and_chance_are_told(study: tuple[Path, str, dict[str, Any]]) -> None:
+    _, page, numbers = study
+    groups = numbers["cells"]["instruct"]["scores"]["raw"]["groups"]["knowledge_em"]
+    tasks = numbers["cells"]["instruct"]["scores"]["raw"]["tasks"]["knowledge_em"]
+    assert (groups["elicitation"]["value"] + groups["injection"]["value"]) / 2 == pytest.approx(tasks["value"])
+    assert groups["elicitation"]["n"] == 60
+    assert numbers["at_chance"] == {"raw": ["letters"], "template": ["letters"]}
+    assert "exact match, injection" in page
+
+
+def test_the_opening_says_close_and_not_determined(study: tuple[Path, str, dict[str, Any]]) -> None:
+    text = " ".join(study[2]["answer"])
+    assert "so which of the two leads is not determined" in text
+    assert "close to even, but below it" in text
+    assert "The two paradigms disagree" in text
+    assert 3 <= len(study[2]["answer"]) <= 6
+
+
+def test_hostile_answers_and_claims_stay_text(tmp_path: Path) -> None:
+    cells = [world.write_cell(tmp_path, "lima", world.ACCURACY["lima"], answers=[HOSTILE] * 9)]
+    cells.append(world.write_cell(tmp_path, "<b>$x$", world.ACCURACY["instruct"], answers=["", " \n"] + [HOSTILE] * 7))
+    page, _ = build(tmp_path, cells, [], [CLAIM])
+    tags = parse(page)
+    assert tags.loaded == []
+    assert not tags.names & {"script", "img", "b"}
+    assert "&lt;script&gt;alert(1)&lt;/script&gt;" in page
+    assert "{{ 7 * 7 }}" in page
+    assert "\x00" not in page
+    for figure in re.findall(r"<svg.*?</svg>", page, flags=re.DOTALL):
+        ElementTree.fromstring(figure)
+
+
+def test_a_heuristic_is_never_called_a_win_rate(tmp_path: Path) -> None:
+    cells = [
+        world.write_cell(tmp_path, label, [world.ACCURACY[label][0]], grouped=False, average=["knowledge"])
+        for label in ("instruct", "lima")
+    ]
+    pairs = [world.write_pair(tmp_path, *cells, [0.0, 0.5, 1.0] * 20, judge="length", plain=True)]
+    page, numbers = build(tmp_path, cells, pairs)
+    assert "win rate" not in page.replace("never a win rate", "")
+    assert "no preference judge" in page
+    assert "describes what was measured" in numbers["answer"][0]
+    assert numbers["orders"] == []
+    assert "Not part of the average: knowledge, written, letters, arithmetic" in page
+
+
+def test_cells_made_differently_are_shown_beside_each_other(tmp_path: Path) -> None:
+    other = world.PROVENANCE | {"versions": {"torch": "2.12.0"}, "git": "abc123+dirty"}
+    cells = [world.write_cell(tmp_path, "lima", world.ACCURACY["lima"])]
+    cells.append(world.write_cell(tmp_path, "instruct", world.ACCURACY["instruct"], provenance=other))
+    page, _ = build(tmp_path, cells, [])
+    assert "Made under different conditions" in page
+    assert "uncommitted changes" in page
+    assert "No judge has compared any answers" in page
+
+
+def test_one_label_with_two_seeds_is_told_apart(tmp_path: Path) -> None:
+    first = world.write_cell(tmp_path, "lima", world.ACCURACY["lima"])
+    folder = tmp_path / "cells" / "lima-other"
+    shutil.copytree(tmp_path / "cells" / first, folder)
+    summary = json.loads((folder / "summary.json").read_text())
+    world.dump(folder / "summary.json", summary | {"id": folder.name, "seeds": {"subset": 0, "training": 1}})
+    _, numbers = build(tmp_path, [first, folder.name], [])
+    assert list(numbers["cells"]) == ["lima s0.0", "lima s0.1"]
+
+
+def test_missing_records_say_what_to_do(tmp_path: Path) -> None:
+    cells, pairs = world.write_study(tmp_path)
+    with pytest.raises(LimitLabError, match="name that cell too"):
+        build(tmp_path, cells[:1], pairs)
+    with pytest.raises(LimitLabError, match="run a study first"):
+        build(tmp_path, [], [])
+    with pytest.raises(DataError, match="run the study that writes it first"):
+        build(tmp_path, ["gone-0"], [])
+    (tmp_path / "cells" / cells[1] / "gauntlet" / "raw" / "items" / "letters_mc.jsonl").unlink()
+    with pytest.raises(DataError, match=r"'letters_mc' \(raw\) of cell 'lima'.*run the study again"):
+        build(tmp_path, cells, pairs)
+
+
+def test_records_that_disagree_are_refused(tmp_path: Path) -> None:
+    cells, pairs = world.write_study(tmp_path)
+    path = tmp_path / "cells" / cells[2] / "gauntlet" / "raw" / "items" / "knowledge_mc.jsonl"
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    world.dump_rows(path, [row | {"correct": False} for row in rows])
+    with pytest.raises(EvalError, match=r"cell 'instruct', knowledge_mc \(raw\): its items give"):
+        build(tmp_path, cells, pairs)
+
+
+def test_the_report_imports_neither_torch_nor_matplotlib() -> None:
+    heavy = {"torch", "lightning", "transformers", "matplotlib", "jinja2"}
+    code = f"import sys, limit_lab.report; print({heavy} & set(sys.modules))"
+    source = str(Path(report.__file__).parents[2])
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, env={"PYTHONPATH": source}
+    )
+    assert done.stdout.strip() == "set()"
