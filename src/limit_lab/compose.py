@@ -92,6 +92,8 @@ def _sentence(error: Exception, overrides: list[str], user: Path | None) -> str:
         return _misfit(merged[1], message, directories(user))
     if error.__cause__ is not None:
         text = message.splitlines()[0].removeprefix("Error merging override ")
+        if made := re.search(r"dict is not a subclass of (\w+)", str(error.__cause__)):
+            return f"{text}: the command line cannot make a new {made[1]}; write it in a YAML file of your own --config-dir."
         return f"{text}: {_first_line(error.__cause__)}."
     return _first_line(error)
 
@@ -103,7 +105,7 @@ def _absent(key: str, overrides: list[str], user: Path | None) -> str:
     rest = [other for other in overrides if other != text]
     present = OmegaConf.select(compose_node(rest, user), parent) if len(rest) < len(overrides) else None
     names = [str(name) for name in present] if isinstance(present, DictConfig) else []
-    return f"{text}: {parent} has no entry '{entry}'{did_you_mean(entry, names)}; a new one is added with +{key}=..."
+    return f"{text}: {parent} has no entry '{entry}' (add one with +{key}=...){did_you_mean(entry, names)}"
 
 
 def _misfit(config: str, message: str, places: list[Path]) -> str:

@@ -108,14 +108,18 @@ def expand(overrides: Sequence[str], directories: Sequence[Path]) -> list[list[s
 def suggest(key: str, candidates: Iterable[str]) -> str:
     """``"; did you mean 'a.b'?"`` by the last part of the dotted path first; else the keys of the node it was looked for in."""
     names = sorted(set(candidates))
-    head, _, tail = key.rpartition(".")
+    root, tail = key.partition(".")[0], key.rpartition(".")[2]
 
     def score(name: str) -> float:
         near = SequenceMatcher(None, tail, name.rpartition(".")[2]).ratio()
-        inside = not head or name.startswith(head + ".")
-        return max(near - (0.0 if inside and head else 0.1 * name.count(".")), 0.0 if head else _ratio(key, name))
+        if name.endswith("." + key):
+            return near + 0.1
+        if root == key or name.partition(".")[0] != root:
+            return near - 0.1 * min(1, name.count("."))
+        return near + (0.06 if name.rpartition(".")[0] == key.rpartition(".")[0] else 0)
 
-    close = [name for name in sorted(names, key=score, reverse=True) if score(name) >= 0.6][:2]
+    ranked = sorted(names, key=score, reverse=True)
+    close = [name for name in ranked[:2] if score(name) >= max(0.6, score(ranked[0]) - 0.05)]
     if close:
         return "; did you mean " + " or ".join(f"'{name}'" for name in close) + "?"
     prefix = next((part for part in _parents(key) if any(name.startswith(part + ".") for name in names)), "")
@@ -165,8 +169,10 @@ def _group_problems(override: Override, options: list[str]) -> Iterator[str]:
     plus = override.is_add() or override.is_force_add()
     if added and not plus:
         yield f"{text}: an option of {key} is added to the defaults; write +{text}."
-    elif plus and not added:
+        return
+    if plus and not added:
         yield f"{text}: {key} has its default already and is replaced, not added; write {text.lstrip('+')}."
+        return
     if isinstance(override._value, Glob):
         return
     chosen = override.sweep_iterator() if override.is_sweep_override() else _plain(override._value)
@@ -209,7 +215,9 @@ def _schema(kind: Any, prefix: str) -> Iterator[str]:
     if is_dataclass(kind):
         for name, inner in typing.get_type_hints(kind).items():
             yield prefix + name
-            yield from _schema(_required(inner), f"{prefix}{name}.")
+            inner = _required(inner)
+            many = typing.get_origin(inner) in (list, dict)
+            yield from _schema(typing.get_args(inner)[-1] if many else inner, f"{prefix}{name}.{'*.' if many else ''}")
 
 
 def _paths(value: Any, prefix: str) -> Iterator[str]:
@@ -218,6 +226,3 @@ def _paths(value: Any, prefix: str) -> Iterator[str]:
             yield f"{prefix}.{key}"
             yield from _paths(inner, f"{prefix}.{key}")
 
-
-def _ratio(left: str, right: str) -> float:
-    return SequenceMatcher(None, left, right).ratio()
