@@ -44,7 +44,9 @@ def directories(user: Path | None = None) -> list[Path]:
     if user is None:
         return [config_dir()]
     if not user.is_dir():
-        raise ConfigError(f"--config-dir {user} is no folder: create it, with groups such as {user}/mixture/mine.yaml inside.")
+        raise ConfigError(
+            f"--config-dir {user} is no folder: create it, with groups such as {user}/mixture/mine.yaml inside."
+        )
     return [config_dir(), user.resolve()]
 
 
@@ -57,19 +59,26 @@ def compose(overrides: Sequence[str] = (), user: Path | None = None) -> Study:
     try:
         return cast(Study, OmegaConf.to_object(node))
     except MissingMandatoryValue as error:
-        raise ConfigError(f"{error.full_key} has no value: give it one in its YAML file or with {error.full_key}=...") from error
+        raise ConfigError(
+            f"{error.full_key} has no value: give it one in its YAML file or with {error.full_key}=..."
+        ) from error
     except OmegaConfBaseException as error:
         raise ConfigError(f"{error.full_key or 'configuration'}: {_first_line(error)}.") from error
 
 
+def register() -> None:
+    """Make the schema known to Hydra, for the defaults list of config.yaml."""
+    ConfigStore.instance().store(name=SCHEMA, node=Study)
+
+
 def compose_node(overrides: Sequence[str] = (), user: Path | None = None, *, with_hydra: bool = False) -> DictConfig:
-    """The composed configuration before it becomes a `Study`; ``with_hydra`` keeps Hydra's own node. Raises: ConfigError."""
+    """The configuration before it becomes a `Study`; ``with_hydra`` keeps Hydra's own node. Raises: ConfigError."""
     places = directories(user)
     lines.check(overrides, places)
     for text, override in zip(overrides, lines.parse(overrides), strict=True):
         if override.is_sweep_override():
             raise ConfigError(f"{text} is several values: add -m to run them one after another, or choose one.")
-    ConfigStore.instance().store(name=SCHEMA, node=Study)
+    register()
     search = [f"hydra.searchpath=[{_quoted('file://' + str(place))}]" for place in places[1:]]
     try:
         with hydra.initialize_config_dir(str(places[0]), version_base="1.3"):
@@ -93,7 +102,9 @@ def _sentence(error: Exception, overrides: list[str], user: Path | None) -> str:
     if error.__cause__ is not None:
         text = message.splitlines()[0].removeprefix("Error merging override ")
         if made := re.search(r"dict is not a subclass of (\w+)", str(error.__cause__)):
-            return f"{text}: the command line cannot make a new {made[1]}; write it in a YAML file of your own --config-dir."
+            return (
+                f"{text}: the command line cannot make a new {made[1]}; write it in a YAML file of your own --config-dir."
+            )
         return f"{text}: {_first_line(error.__cause__)}."
     return _first_line(error)
 
@@ -114,7 +125,9 @@ def _misfit(config: str, message: str, places: list[Path]) -> str:
     if path.is_file():
         text = path.read_text(encoding="utf-8")
         content: Any = OmegaConf.to_container(OmegaConf.load(path), resolve=False)
-        content = {key: value for key, value in content.items() if key != "defaults"} if isinstance(content, dict) else content
+        content = (
+            {key: value for key, value in content.items() if key != "defaults"} if isinstance(content, dict) else content
+        )
         package = "" if re.match(r"#\s*@package _global_", text) or "/" not in config else config.split("/")[0]
         kind = lines.child(Study, package) if package else Study
         found = list(lines.unknown(content, kind, package))

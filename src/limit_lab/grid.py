@@ -40,13 +40,13 @@ def _same_as_group(name: str, mixture: Mixture, *, overlaid: bool, user: Path | 
     """An overlay that sets mixture values itself would change every cell of the study unseen. Raises: ConfigError."""
     if mixture.name != name:
         raise ConfigError(
-            f"mixture={name} composes as {mixture.name!r}: its file must say name: {name}, and an experiment chooses a mixture with "
-            f"'override /mixture: {mixture.name}' instead of setting its values."
+            f"mixture={name} composes as {mixture.name!r}: its file must say name: {name}, and an experiment chooses a "
+            f"mixture with 'override /mixture: {mixture.name}' instead of setting its values."
         )
     if overlaid and mixture != _group(name, user):
         raise ConfigError(
-            f"the experiment sets values of mixture, which would change the cell mixture={name} too: write them in a file of their "
-            "own, mixture/<name>.yaml, and choose it with 'override /mixture: <name>'."
+            f"the experiment sets values of mixture, which would change the cell mixture={name} too: write them in a file "
+            "of their own, mixture/<name>.yaml, and choose it with 'override /mixture: <name>'."
         )
 
 

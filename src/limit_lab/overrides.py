@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Glob, Override, QuotedString
+from hydra.core.override_parser.types import Glob, Override, QuotedString, ValueType
 from hydra.errors import HydraException
 from omegaconf import OmegaConf
 
@@ -34,7 +34,9 @@ def parse(overrides: Sequence[str]) -> list[Override]:
         try:
             parsed += OverridesParser.create().parse_overrides([override])
         except HydraException as error:
-            raise ConfigError(f"{override!r} is no override: write key=value, and quote a value with special signs.") from error
+            raise ConfigError(
+                f"{override!r} is no override: write key=value, and quote a value with special signs."
+            ) from error
     return parsed
 
 
@@ -93,11 +95,13 @@ def expand(overrides: Sequence[str], directories: Sequence[Path]) -> list[list[s
     known = groups(directories)
     axes = []
     for text, override in zip(overrides, parse(overrides), strict=True):
-        value = override._value
+        value: Any = override._value
         if not override.is_sweep_override():
             axes.append([text])
         elif isinstance(value, Glob):
-            axes.append([f"{override.get_key_element()}={name}" for name in value.filter(known.get(override.key_or_group, []))])
+            axes.append(
+                [f"{override.get_key_element()}={name}" for name in value.filter(known.get(override.key_or_group, []))]
+            )
         elif override.is_discrete_sweep():
             axes.append([f"{override.get_key_element()}={item}" for item in override.sweep_string_iterator()])
         else:
@@ -106,7 +110,7 @@ def expand(overrides: Sequence[str], directories: Sequence[Path]) -> list[list[s
 
 
 def suggest(key: str, candidates: Iterable[str]) -> str:
-    """``"; did you mean 'a.b'?"`` by the last part of the dotted path first; else the keys of the node it was looked for in."""
+    """``"; did you mean 'a.b'?"`` by the last part of the dotted path; else the keys of the node it was looked for in."""
     names = sorted(set(candidates))
     root, tail = key.partition(".")[0], key.rpartition(".")[2]
 
@@ -129,7 +133,7 @@ def suggest(key: str, candidates: Iterable[str]) -> str:
 
 
 def candidates(directories: Iterable[Path]) -> set[str]:
-    """Every dotted path that may be meant: the schema's, those of the group files (their dict entries), the added groups."""
+    """Every dotted path that may be meant: the schema's, those of the group files, the added groups."""
     names = {*ADDED, *_schema(Study, "")}
     for directory in directories:
         for path in directory.glob("*/*.yaml"):
@@ -173,7 +177,7 @@ def _group_problems(override: Override, options: list[str]) -> Iterator[str]:
     if plus and not added:
         yield f"{text}: {key} has its default already and is replaced, not added; write {text.lstrip('+')}."
         return
-    if isinstance(override._value, Glob):
+    if override.value_type == ValueType.GLOB_CHOICE_SWEEP:
         return
     chosen = override.sweep_iterator() if override.is_sweep_override() else _plain(override._value)
     for option in chosen if isinstance(chosen, list | Iterator) else [chosen]:
@@ -225,4 +229,3 @@ def _paths(value: Any, prefix: str) -> Iterator[str]:
         for key, inner in value.items():
             yield f"{prefix}.{key}"
             yield from _paths(inner, f"{prefix}.{key}")
-

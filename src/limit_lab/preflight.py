@@ -9,7 +9,7 @@ import subprocess
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from limit_lab import plan
+from limit_lab import estimate
 from limit_lab.config import Study
 
 
@@ -21,7 +21,7 @@ def problems(cells: Sequence[Study]) -> list[str]:
 
 
 def gpus() -> int:
-    """NVIDIA devices that this process may use: the driver's list, or nvidia-smi's, less what CUDA_VISIBLE_DEVICES hides."""
+    """NVIDIA devices that this process may use: those of the driver or nvidia-smi, less what CUDA_VISIBLE_DEVICES hides."""
     driver = Path("/proc/driver/nvidia/gpus")
     count = len(list(driver.iterdir())) if driver.is_dir() else 0
     if smi := shutil.which("nvidia-smi"):
@@ -29,7 +29,11 @@ def gpus() -> int:
         if listed.returncode == 0:
             count = sum(line.startswith("GPU ") for line in listed.stdout.splitlines())
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    return count if visible is None else min(count, len([name for name in visible.split(",") if name.strip() not in ("", "-1")]))
+    return (
+        count
+        if visible is None
+        else min(count, len([name for name in visible.split(",") if name.strip() not in ("", "-1")]))
+    )
 
 
 def _embedded(study: Study) -> bool:
@@ -41,23 +45,23 @@ def _devices(study: Study) -> Iterator[str]:
     if hardware.accelerator == "gpu" and (count := gpus()) < hardware.devices:
         have = "no NVIDIA GPU" if not count else f"{count} of them"
         yield (
-            f"hardware={hardware.name} needs {hardware.devices} GPUs in each node and this machine has {have}: run where they are, or "
-            "choose hardware=cpu or hardware=gpu with a model that fits."
+            f"hardware={hardware.name} needs {hardware.devices} GPUs in each node and this machine has {have}: run where "
+            "they are, or choose hardware=cpu or hardware=gpu with a model that fits."
         )
     if hardware.strategy == "zero3" and importlib.util.find_spec("deepspeed") is None:
         yield "hardware.strategy=zero3 needs DeepSpeed, which is not installed: pip install deepspeed (Linux)."
 
 
 def _memory(study: Study) -> Iterator[str]:
-    hardware, held = study.hardware, plan.memory(study)
+    hardware, held = study.hardware, estimate.memory(study)
     if hardware.accelerator == "gpu" and 0 < hardware.gpu_gib < held.total:
         yield (
             f"fine-tuning needs up to {held.total:.1f} GiB a device and hardware.gpu_gib={hardware.gpu_gib:g}: use "
             f"hardware.strategy=zero3 on more devices, or a hardware.micro_batch below {hardware.micro_batch}."
         )
-    pages = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / plan.GIB
-    if (need := plan.host_gib(study)) > pages:
-        yield f"the run needs ~{need:.0f} GiB of host memory and this machine has {pages:.0f}: choose a smaller model or another machine."
+    pages = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / estimate.GIB
+    if (need := estimate.host_gib(study)) > pages:
+        yield f"the run needs ~{need:.0f} GiB of host memory and this machine has {pages:.0f}: choose a smaller model."
 
 
 def _model(study: Study) -> Iterator[str]:
@@ -65,7 +69,7 @@ def _model(study: Study) -> Iterator[str]:
     if model.path is None and model.gone is not None:
         yield f"model={model.name}: {_sentence(model.gone)}"
     if model.path is not None and not Path(model.path).is_dir():
-        yield f"model.path={model.path} is no folder here: pass the folder that holds the weights, their config.json and the tokenizer."
+        yield f"model.path={model.path} is no folder here: pass the one with weights, config.json and tokenizer."
     if model.tokenizer is not None and not _needs_dir(study, model.tokenizer) and not Path(model.tokenizer).is_dir():
         yield f"model.tokenizer={model.tokenizer} is no folder here: pass the folder that holds tokenizer.json."
 
@@ -85,13 +89,16 @@ def _data(cells: Sequence[Study]) -> Iterator[str]:
         source = data.sources[name]
         given = f"data.sources.{name}.kind=file data.sources.{name}.file=/path/to/{name}.jsonl"
         if source.kind == "hub":
-            yield f"the source {name} ({source.hub}) must be a local file, nothing is downloaded: fetch it once and pass {given}."
-        elif source.kind == "file" and source.file and (data.dir is None) <= Path(source.file).is_absolute():
+            yield f"the source {name} ({source.hub}) must be a local file: fetch it once and pass {given}."
+        known = source.rows
+        if source.kind == "file" and source.file and not (data.dir is None and name in relative):
             path = Path(data.dir or "") / source.file
-            if not path.is_file():
+            known = estimate.rows(path)
+            if known is None:
                 yield f"the rows of the source {name} are not at {path}: correct data.dir or data.sources.{name}.file."
-        if source.rows is not None and count > source.rows:
-            yield f"the mixture takes {count:,} samples of {name}, which has {source.rows:,} rows: lower mixture.samples.{name}."
+        if known is not None and count > known:
+            has = f"{name}, which has {known:,} rows"
+            yield f"a mixture takes {count:,} samples of {has}: lower mixture.samples.{name}."
 
 
 def _gauntlet(study: Study) -> Iterator[str]:
@@ -106,8 +113,8 @@ def _gauntlet(study: Study) -> Iterator[str]:
     if absent:
         shown = ", ".join(absent[:4]) + (", ..." if len(absent) > 4 else "")
         yield (
-            f"{len(absent)} of the {len(suite.tasks)} task files of gauntlet={suite.name} are not under {suite.data} ({shown}): pass "
-            "gauntlet.data=/path/to/gauntlet, or choose a suite whose files are at hand."
+            f"{len(absent)} of the {len(suite.tasks)} task files of gauntlet={suite.name} are not under {suite.data} "
+            f"({shown}): pass gauntlet.data=/path/to/gauntlet, or choose a suite whose files are at hand."
         )
 
 
@@ -132,9 +139,10 @@ def _runs(cells: Sequence[Study]) -> Iterator[str]:
     if not place.is_dir() or not os.access(place, os.W_OK | os.X_OK):
         yield f"runs={cells[-1].runs} cannot be written ({place} refuses): pass another folder with runs=..."
         return
-    need, free = sum(plan.disk_gib(cell) for cell in cells), shutil.disk_usage(place).free / plan.GIB
+    need, free = sum(estimate.disk_gib(cell) for cell in cells), shutil.disk_usage(place).free / estimate.GIB
     if need > free:
-        yield f"the study writes up to {need:.0f} GiB and {place} has {free:.0f} GiB free: free some, or pass another folder with runs=..."
+        has = f"{place} has {free:.0f} GiB free"
+        yield f"the study writes up to {need:.0f} GiB and {has}: free some, or pass another folder with runs=..."
 
 
 def _needs_dir(study: Study, path: str) -> bool:
