@@ -62,6 +62,14 @@ def child(kind: Any, key: str) -> Any | None:
     return None
 
 
+def find(key: str) -> Any | None:
+    """The type at a dotted path of `Study`, or None when the schema has no such path."""
+    kind: Any = Study
+    for part in key.split(".") if key else ():
+        kind = child(kind, part)
+    return kind
+
+
 def unknown(value: Any, kind: Any, path: str) -> Iterator[str]:
     """Dotted paths inside the plain ``value`` that a value of type ``kind`` cannot have."""
     if isinstance(value, Mapping):
@@ -139,7 +147,7 @@ def candidates(directories: Iterable[Path]) -> set[str]:
         for path in directory.glob("*/*.yaml"):
             if child(Study, path.parent.name) is not None:
                 names.update(_paths(OmegaConf.to_container(OmegaConf.load(path), resolve=False), path.parent.name))
-    return names
+    return {name for name in names if name in ADDED or "*" in name or find(name) is not None}
 
 
 def _problems(override: Override, known: Mapping[str, list[str]], directories: Sequence[Path]) -> Iterator[str]:
@@ -151,13 +159,11 @@ def _problems(override: Override, known: Mapping[str, list[str]], directories: S
     elif key in known:
         yield from _group_problems(override, known[key])
     else:
-        kind: Any = Study
-        for part in key.split("."):
-            kind = child(kind, part)
+        kind = find(key)
         paths = [key] if kind is None else list(unknown(_plain(value), kind, key))
         for path in paths:
             yield f"{text}: the configuration has no key '{path}'{suggest(path, candidates(directories))}"
-        if not paths and override.is_delete() and typing.get_origin(_parent(key)) is not dict:
+        if not paths and override.is_delete() and typing.get_origin(_required(find(key.rpartition(".")[0]))) is not dict:
             yield f"{text}: only an entry of a dictionary can be removed, such as ~mixture.samples.lima."
 
 
@@ -184,13 +190,6 @@ def _group_problems(override: Override, options: list[str]) -> Iterator[str]:
         name = "null" if option is None else str(_plain(option))
         if name not in options:
             yield f"{text}: {key} has no option '{name}'{did_you_mean(name, options)}"
-
-
-def _parent(key: str) -> Any:
-    kind: Any = Study
-    for part in key.split(".")[:-1]:
-        kind = child(kind, part)
-    return _required(kind)
 
 
 def _parents(key: str) -> Iterator[str]:
