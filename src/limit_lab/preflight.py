@@ -75,14 +75,16 @@ def _model(study: Study) -> Iterator[str]:
 
 
 def _data(cells: Sequence[Study]) -> Iterator[str]:
-    data = cells[-1].data
+    last, data = cells[-1], cells[-1].data
     wanted: dict[str, int] = {}
     for cell in cells:
         for name, count in cell.mixture.samples.items():
             wanted[name] = max(count, wanted.get(name, 0))
     relative = [name for name in wanted if (file := data.sources[name].file) and not Path(file).is_absolute()]
-    if data.dir is None and relative:
-        yield f"data.dir is not set, and data={data.name} reads {', '.join(relative)} from it: pass data.dir=/path/to/data."
+    made = {"tokenizer": last.model.tokenizer, "gauntlet": last.gauntlet.data, "prompts": last.answers.prompts}
+    below = [*relative, *(f"the {name}" for name, path in made.items() if path and _needs_dir(last, path))]
+    if data.dir is None and below:
+        yield f"data.dir is not set, and {', '.join(below)} would be read from it: pass data.dir=/path/to/data."
     elif data.dir is not None and not Path(data.dir).is_dir():
         yield f"data.dir={data.dir} is no folder here: pass the one that holds {', '.join(relative) or 'the rows'}."
     for name, count in wanted.items():
