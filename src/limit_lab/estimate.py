@@ -1,0 +1,190 @@
+"""The arithmetic of a study: steps, tokens, memory, time, disk and calls, from the composed cells alone.
+
+Exact but for what rests on published or assumed means (token counts, hours); the plan marks those with ``~``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from limit_lab.config import Duration, Model, Study, documents
+
+GIB = 2**30
+
+
+@dataclass(frozen=True, slots=True)
+class Schedule:
+    """Optimizer steps of the whole schedule, where training stops inside it, and the warm-up."""
+
+    steps: int
+    stop: int
+    warmup: int
+
+
+@dataclass(frozen=True, slots=True)
+class Tokens:
+    """Expected tokens of one pass over a mixture, from the means of its sources."""
+
+    prompt: float
+    response: float
+    square_sum: float  # sum over documents of the squared mean length, for the attention term
+
+    @property
+    def total(self) -> float:
+        return self.prompt + self.response
+
+
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """GiB per device, by term."""
+
+    weights: float
+    gradients: float
+    optimizer: float
+    activations: float
+
+    @property
+    def total(self) -> float:
+        return self.weights + self.gradients + self.optimizer + self.activations
+
+
+def parameters(model: Model) -> float:
+    """Parameter count: published, else of an MPT without biases: ``12 L d^2 + V d + (2 L + 1) d``, embeddings tied."""
+    if model.parameters is not None:
+        return model.parameters
+    layers, width = model.n_layers, model.d_model
+    return 12 * layers * width**2 + model.vocab_size * width + (2 * layers + 1) * width
+
+
+def tokens(study: Study) -> Tokens | None:
+    """Tokens of one pass, or None when a source's means are unknown until its rows are read.
+
+    A mean beyond ``finetune.max_seq_tokens`` is cut there; single long documents below the mean's reach are not.
+    """
+    prompt = response = squares = 0.0
+    for name, count in study.mixture.samples.items():
+        source = study.data.sources[name]
+        if source.prompt_tokens is None or source.response_tokens is None:
+            return None
+        asked = min(source.prompt_tokens, study.finetune.max_seq_tokens)
+        answered = min(source.response_tokens, study.finetune.max_seq_tokens - asked)
+        prompt += count * asked
+        response += count * answered
+        squares += count * (asked + answered) ** 2
+    return Tokens(prompt=prompt, response=response, square_sum=squares)
+
+
+def schedule(study: Study) -> Schedule | None:
+    """None for the untouched base, or when a duration in tokens meets sources of unknown length."""
+    count = sum(study.mixture.samples.values())
+    recipe, expected = study.finetune, tokens(study)
+    spans = [Duration.parse(text, name="finetune.duration") for text in (recipe.duration, recipe.stop or recipe.duration)]
+    if not count or (expected is None and any(span.unit == "tok" for span in spans)):
+        return None
+    batch = documents(recipe.batch, name="finetune.batch")
+    mean = expected.total / count if expected else 0.0
+    steps, stop = (span.steps(count, batch, mean) for span in spans)
+    return Schedule(steps=steps, stop=min(stop, steps), warmup=recipe.warmup_steps(steps))
+
+
+def memory(study: Study) -> Memory:
+    """GiB per device while fine-tuning; a mixed-precision Adam needs 16 to 18 bytes a parameter.
+
+    single, bf16: fp32 weights 4 + their autocast copies 2, fp32 gradients 4, two fp32 moments 8; fp32: no copies.
+    zero3: bf16 weights 2 and gradients 2, fp32 master and moments 12, all divided over the devices (Rajbhandari et al.
+    2020, section 3.1). Activations: 34 bytes a token, layer and channel without attention scores (Korthikanti et al. 2022,
+    equation 1), twice that in fp32, and 8 bytes a token and vocabulary entry for logits and their gradients: an upper
+    bound, with every document of the micro-batch at full length and nothing recomputed.
+    """
+    model, recipe, hardware = study.model, study.finetune, study.hardware
+    every = parameters(model)
+    learnt = every - model.vocab_size * model.d_model if recipe.freeze_embeddings else every
+    sharded = hardware.strategy == "zero3"
+    devices = hardware.devices * hardware.nodes if sharded else 1
+    low = recipe.precision == "bf16"
+    weights = 2.0 if sharded else (6.0 if low else 4.0)
+    gradients, states = (2.0, 12.0) if sharded else (4.0, 8.0)
+    fed = documents(hardware.micro_batch, name="hardware.micro_batch") * recipe.max_seq_tokens
+    activations = fed * ((34 if low else 68) * model.d_model * model.n_layers + 8 * model.vocab_size)
+    return Memory(
+        weights=weights * every / devices / GIB,
+        gradients=gradients * learnt / devices / GIB,
+        optimizer=states * learnt / devices / GIB,
+        activations=activations / GIB,
+    )
+
+
+def flops(study: Study) -> float | None:
+    """Floating-point operations of fine-tuning up to the stop, forward and backward, attention inside documents only.
+
+    One pass costs ``6 (12 L d^2 T + V d T_target) + 6 L d sum(l^2)`` for T tokens of which T_target carry loss, in
+    documents of l tokens: 2 operations a weight and token forward, twice that backward (Kaplan et al. 2020, section 2.1).
+    """
+    expected, planned = tokens(study), schedule(study)
+    if expected is None or planned is None:
+        return None
+    model = study.model
+    body = 12 * model.n_layers * model.d_model**2 * expected.total + model.vocab_size * model.d_model * expected.response
+    attention = model.n_layers * model.d_model * expected.square_sum
+    passes = planned.stop * documents(study.finetune.batch, name="finetune.batch") / sum(study.mixture.samples.values())
+    return 6 * (body + attention) * passes
+
+
+def hours(study: Study) -> float | None:
+    """Fine-tuning hours: FLOPs / (peak x assumed share x devices); None when the peak or the tokens are unknown."""
+    work, hardware = flops(study), study.hardware
+    if work is None or hardware.tflops <= 0:
+        return None
+    return work / (hardware.tflops * 1e12 * hardware.mfu * hardware.devices * hardware.nodes) / 3600
+
+
+def disk_gib(study: Study) -> float:
+    """Disk of one cell at its fullest: two resume checkpoints (the last, one being written) and the exported weights."""
+    if not study.mixture.samples:
+        return 0.0
+    every = parameters(study.model)
+    sharded = study.hardware.strategy == "zero3"
+    checkpoint, exported = (14.0, 2.0) if sharded else (12.0, 4.0)
+    return (2 * checkpoint + exported) * every / GIB
+
+
+def host_gib(study: Study) -> float:
+    """Host memory: about 2 GiB a process, one copy of the weights while loading, and the training state itself on a CPU."""
+    processes = study.hardware.devices if study.hardware.accelerator == "gpu" else 1
+    copy = (2.0 if study.hardware.strategy == "zero3" else 4.0) * parameters(study.model) / GIB
+    return 2.0 * processes + copy + (memory(study).total if study.hardware.accelerator == "cpu" else 0.0)
+
+
+def prompts(study: Study) -> int | None:
+    """Prompts that each cell answers, as far as the configuration or the prompt file tells."""
+    found = rows(Path(study.answers.prompts)) if study.answers.prompts else None
+    limit = study.answers.limit
+    return limit if found is None else min(found, limit or found)
+
+
+def gauntlet_rows(study: Study) -> tuple[int, int]:
+    """Rows of the task files that are here (``rows`` limits counted), and the number of files that are not."""
+    here = absent = 0
+    for task in study.gauntlet.tasks:
+        found = rows(Path(study.gauntlet.data) / task.file) if study.gauntlet.data else None
+        if found is None:
+            absent += 1
+        else:
+            here += min(found, task.rows or found)
+    return here, absent
+
+
+def pairs(cells: Sequence[Study]) -> int:
+    """Comparisons of the study: every cell against the baseline, but the baseline itself."""
+    baseline = cells[-1].study.baseline
+    return sum(cell.mixture.name != baseline for cell in cells) if baseline is not None else 0
+
+
+def rows(path: Path) -> int | None:
+    """Lines of a jsonl file that are not blank, or None when there is no such file."""
+    if not path.is_file():
+        return None
+    with path.open("rb") as file:
+        return sum(1 for line in file if line.strip())

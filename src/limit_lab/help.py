@@ -1,0 +1,78 @@
+"""The help page: what this is, the words, the commands, the groups with their options, the verbs, the environment."""
+
+from __future__ import annotations
+
+import textwrap
+from pathlib import Path
+
+from limit_lab.compose import directories
+from limit_lab.config import NUMERICS
+from limit_lab.overrides import ADDED, groups
+
+INTRODUCTION = """\
+limit_lab: how little instruction data is enough, and of which kind?
+
+It fine-tunes a base model on mixtures of instruction data and scores every result in two ways: with a gauntlet of
+benchmarks, and with a judge that compares open answers. Every number comes with an interval that says what it covers.
+"""
+
+WORDS = {
+    "source": "a data set",
+    "mixture": "so many samples from each source; none is the untouched base",
+    "cell": "one base model, mixture, recipe and seeds: fine-tuned, exported, scored, answering the prompts",
+    "pair": "a cell and the baseline cell, compared by a judge",
+    "study": "an ordered set of cells and their pairs; a missing baseline is made first",
+    "report": "what the cells and pairs of a study say",
+}
+
+COMMANDS = {
+    "+experiment=lima_plus_instruct": "one study in the embedded world, on a laptop",
+    "+experiment=micro_limit": "the pattern of LIMIT in the embedded world, four cells",
+    "+experiment=lima_plus_instruct do=plan": "what it would do and cost; starts nothing",
+    "+experiment=real_rows data.dir=/path/to/data": "every stage on your local rows and tasks",
+    "do=study mixture=lima mixture.samples.lima=500": "any value of the configuration can be set",
+    "-m mixture=lima,instruct do=plan": "several calls, one after another",
+    "--config-dir DIR +experiment=mine": "with groups of your own, such as DIR/experiment/mine.yaml",
+    "+experiment=micro_limit --cfg job": "the composed configuration",
+}
+
+VERBS = {
+    "study": "mix, fine-tune, export, gauntlet, answer, judge, record, report; what is done is skipped (the default)",
+    "plan": "print samples, steps, memory, time, disk and calls; start nothing",
+    "report": "write the page again from what is recorded",
+    "export": "fine-tune if needed and write plain Hugging Face folders",
+    "mix": "draw, tokenise and pack the mixtures, and write their cards",
+    "pretrain_micro": "pretrain the base model of the embedded world again",
+}
+
+ENVIRONMENT = {
+    "CUDA_VISIBLE_DEVICES": "the GPUs that a run may use",
+}
+
+
+def page(user: Path | None = None) -> str:
+    """The whole page; options come from the shipped groups and the user's ``--config-dir``. Raises: ConfigError."""
+    return "\n".join(
+        [
+            INTRODUCTION,
+            *_section("words", WORDS),
+            *_section("commands: python -m limit_lab ...", COMMANDS),
+            *_section("verbs: do=...", VERBS),
+            *_section("groups: group=option", _options(user)),
+            *_section("environment", ENVIRONMENT),
+            f"exit codes: 0 done, 1 failed, 2 configuration refused, 130 interrupted; numerics version {NUMERICS}",
+        ]
+    )
+
+
+def _options(user: Path | None) -> dict[str, str]:
+    found = groups(directories(user))
+    return {("+" if name in ADDED else "") + name: ", ".join(options) for name, options in found.items() if options}
+
+
+def _section(title: str, entries: dict[str, str]) -> list[str]:
+    width = min(max(len(name) for name in entries), 48) + 2
+    lines = [title]
+    for name, text in entries.items():
+        lines += textwrap.wrap(text, 124, initial_indent=f"  {name:<{width}}", subsequent_indent=" " * (width + 2))
+    return [*lines, ""]

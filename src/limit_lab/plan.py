@@ -1,0 +1,134 @@
+"""What would happen, in words and numbers, before anything heavy is imported, and whether this machine can do it.
+
+A ``~`` marks what rests on published or assumed means; the rest is exact.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from limit_lab.config import Study, documents
+from limit_lab.errors import PreflightError
+from limit_lab.estimate import disk_gib, gauntlet_rows, host_gib, hours, memory, pairs, prompts, schedule, tokens
+from limit_lab.preflight import problems
+
+
+def describe(cells: Sequence[Study]) -> str:
+    """The plan of a study as text, the configured cell last."""
+    last = cells[-1]
+    lines = [f"study {last.study.name}: {_count(len(cells), 'cell')}, {_count(pairs(cells), 'pair')}; ~ marks estimates"]
+    for number, cell in enumerate(cells, 1):
+        lines += ["", f"cell {number} of {len(cells)}: model={cell.model.name} mixture={cell.mixture.name}"]
+        lines += [f"  {label:<10} {text}" for label, text in _cell(cell)]
+    lines += ["", "in all", *(f"  {label:<10} {text}" for label, text in _totals(cells))]
+    return "\n".join(lines)
+
+
+def preflight(cells: Sequence[Study]) -> None:
+    """Compare what the study needs with this machine and with what still exists.
+
+    Raises: PreflightError with every problem at once, each with its remedy.
+    """
+    found = problems(cells)
+    if found:
+        raise PreflightError(f"This machine cannot run the study yet, for {_count(len(found), 'reason')}:", found)
+
+
+def _cell(study: Study) -> list[tuple[str, str]]:
+    samples, recipe = study.mixture.samples, study.finetune
+    count = sum(samples.values())
+    if not count:
+        return [("samples", "none: the untouched base is evaluated as it is")]
+    found = [("samples", f"{count:,} = " + " + ".join(f"{number:,} {name}" for name, number in samples.items()))]
+    found += _token_lines(study, count)
+    planned = schedule(study)
+    if planned is None:
+        found.append(("steps", "unknown: a duration in tokens needs data.sources.*.prompt_tokens and response_tokens"))
+    else:
+        batch = documents(recipe.batch, name="finetune.batch")
+        where = f", stopping at {recipe.stop} = {planned.stop:,} steps" if recipe.stop else ""
+        text = f"{planned.steps:,} steps of {batch} documents ({recipe.duration}, {recipe.schedule}){where}"
+        share = planned.warmup / planned.steps
+        found.append(("steps", f"{text}; warm-up {planned.warmup:,} steps, {share:.1%} of the schedule"))
+    return [*found, *_machine_lines(study)]
+
+
+def _token_lines(study: Study, count: int) -> list[tuple[str, str]]:
+    expected = tokens(study)
+    if expected is None:
+        return [("tokens", "unknown until the rows are read (data.sources.*.prompt_tokens, response_tokens)")]
+    width = study.finetune.max_seq_tokens
+    sources = study.data.sources
+    shares = {
+        name: n * (sources[name].response_tokens or 0.0) / expected.response for name, n in study.mixture.samples.items()
+    }
+    return [
+        (
+            "tokens",
+            f"~{expected.total:,.0f} a pass, ~{expected.response:,.0f} with loss; ~{expected.total / count:,.0f} a sample",
+        ),
+        ("packs", f"~{math.ceil(expected.total / width):,} of {width:,} tokens a pass, when full"),
+        ("loss share", ", ".join(f"~{share:.1%} {name}" for name, share in shares.items())),
+    ]
+
+
+def _machine_lines(study: Study) -> list[tuple[str, str]]:
+    held, time, hardware = memory(study), hours(study), study.hardware
+    devices = hardware.devices * hardware.nodes
+    nodes = f" in {hardware.nodes} nodes" if hardware.nodes > 1 else ""
+    terms = f"weights {held.weights:.2f}, gradients {held.gradients:.2f}, optimizer {held.optimizer:.2f}"
+    return [
+        (
+            "device",
+            f"{devices} x {hardware.accelerator}{nodes}, {hardware.strategy}, {study.finetune.precision}",
+        ),
+        ("GiB", f"{held.total:.2f} a device: {terms}, activations at most {held.activations:.2f}"),
+        ("host", f"~{host_gib(study):.1f} GiB of memory, {disk_gib(study):.2f} GiB of disk"),
+        ("time", f"{_time(time)} of fine-tuning, evaluation not counted"),
+    ]
+
+
+def _totals(cells: Sequence[Study]) -> list[tuple[str, str]]:
+    last = cells[-1]
+    times = [hours(cell) for cell in cells if cell.mixture.samples]
+    known = [time for time in times if time is not None]
+    text = _time(sum(known) if len(known) == len(times) else None)
+    rows, absent = gauntlet_rows(last)
+    here = f"{rows:,} rows in the files that are here, {absent} files are not" if absent else f"{rows:,} rows"
+    embedded = last.gauntlet.data is None and any(source.kind == "microworld" for source in last.data.sources.values())
+    tasks = f"{len(last.gauntlet.tasks)} tasks, {'written by the embedded world' if embedded else here}, for each cell"
+    return [
+        ("time", f"{text} of fine-tuning"),
+        ("disk", f"{sum(disk_gib(cell) for cell in cells):.2f} GiB under {last.runs}"),
+        ("gauntlet", f"{last.gauntlet.name}: {tasks}, prompted {' and '.join(last.gauntlet.prompting)}"),
+        ("answers", f"{_answers(last)} for each cell, at most {last.answers.max_new_tokens:,} new tokens each"),
+        ("judge", _judging(last, pairs(cells))),
+    ]
+
+
+def _answers(study: Study) -> str:
+    count, seeds = prompts(study), len(study.answers.seeds)
+    each = "every prompt of the set" if count is None else f"{count:,} prompts"
+    return each + (f" x {seeds} generation seeds = {count * seeds:,} answers" if seeds > 1 and count is not None else "")
+
+
+def _judging(study: Study, compared: int) -> str:
+    count, judge = prompts(study), study.judge
+    if count is None:
+        price = f"${judge.usd_per_call:g} each" if judge.usd_per_call else "free"
+        return f"{judge.profile}: a call for every prompt and generation seed of {_count(compared, 'pair')}, {price}"
+    calls = count * len(study.answers.seeds) * compared
+    return f"{judge.profile}: {_count(calls, 'call')}, " + (
+        f"~${calls * judge.usd_per_call:,.2f}" if judge.usd_per_call else "free"
+    )
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number:,} {noun}" + ("" if number == 1 else "s")
+
+
+def _time(hours: float | None) -> str:
+    if hours is None:
+        return "unknown time (it needs the tokens and hardware.tflops)"
+    return f"~{hours:,.1f} hours" if hours >= 1 else f"~{60 * hours:.1f} minutes"

@@ -1,0 +1,156 @@
+"""Everything that stands between this machine and a study, found without importing torch."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from limit_lab import estimate
+from limit_lab.config import Study
+
+
+def problems(cells: Sequence[Study]) -> list[str]:
+    """One entry per problem, each with its remedy; the cells share everything but their mixture."""
+    last = cells[-1]
+    found = [*_devices(last), *_memory(last), *_model(last), *_data(cells), *_gauntlet(last), *_answers(last)]
+    return list(dict.fromkeys([*found, *_judge(last), *_runs(cells)]))
+
+
+def gpus() -> int:
+    """NVIDIA devices that this process may use: those of the driver or nvidia-smi, less what CUDA_VISIBLE_DEVICES hides."""
+    driver = Path("/proc/driver/nvidia/gpus")
+    count = len(list(driver.iterdir())) if driver.is_dir() else 0
+    if smi := shutil.which("nvidia-smi"):
+        listed = subprocess.run([smi, "-L"], capture_output=True, text=True, timeout=20, check=False)
+        if listed.returncode == 0:
+            count = sum(line.startswith("GPU ") for line in listed.stdout.splitlines())
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    return (
+        count
+        if visible is None
+        else min(count, len([name for name in visible.split(",") if name.strip() not in ("", "-1")]))
+    )
+
+
+def _embedded(study: Study) -> bool:
+    return any(source.kind == "microworld" for source in study.data.sources.values())
+
+
+def _devices(study: Study) -> Iterator[str]:
+    hardware = study.hardware
+    if hardware.accelerator == "gpu" and (count := gpus()) < hardware.devices:
+        have = "no NVIDIA GPU" if not count else f"{count} of them"
+        yield (
+            f"hardware={hardware.name} needs {hardware.devices} GPUs in each node and this machine has {have}: run where "
+            "they are, or choose hardware=cpu or hardware=gpu with a model that fits."
+        )
+    if hardware.strategy == "zero3" and importlib.util.find_spec("deepspeed") is None:
+        yield "hardware.strategy=zero3 needs DeepSpeed, which is not installed: pip install deepspeed (Linux)."
+
+
+def _memory(study: Study) -> Iterator[str]:
+    hardware, held = study.hardware, estimate.memory(study)
+    if hardware.accelerator == "gpu" and 0 < hardware.gpu_gib < held.total:
+        yield (
+            f"fine-tuning needs up to {held.total:.1f} GiB a device and hardware.gpu_gib={hardware.gpu_gib:g}: use "
+            f"hardware.strategy=zero3 on more devices, or a hardware.micro_batch below {hardware.micro_batch}."
+        )
+    pages = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / estimate.GIB
+    if (need := estimate.host_gib(study)) > pages:
+        yield f"the run needs ~{need:.0f} GiB of host memory and this machine has {pages:.0f}: choose a smaller model."
+
+
+def _model(study: Study) -> Iterator[str]:
+    model = study.model
+    if model.path is None and model.gone is not None:
+        yield f"model={model.name}: {_sentence(model.gone)}"
+    if model.path is not None and not Path(model.path).is_dir():
+        yield f"model.path={model.path} is no folder here: pass the one with weights, config.json and tokenizer."
+    if model.tokenizer is not None and not _needs_dir(study, model.tokenizer) and not Path(model.tokenizer).is_dir():
+        yield f"model.tokenizer={model.tokenizer} is no folder here: pass the folder that holds tokenizer.json."
+
+
+def _data(cells: Sequence[Study]) -> Iterator[str]:
+    last, data = cells[-1], cells[-1].data
+    wanted: dict[str, int] = {}
+    for cell in cells:
+        for name, count in cell.mixture.samples.items():
+            wanted[name] = max(count, wanted.get(name, 0))
+    relative = [name for name in wanted if (file := data.sources[name].file) and not Path(file).is_absolute()]
+    made = {"tokenizer": last.model.tokenizer, "gauntlet": last.gauntlet.data, "prompts": last.answers.prompts}
+    below = [*relative, *(f"the {name}" for name, path in made.items() if path and _needs_dir(last, path))]
+    if data.dir is None and below:
+        yield f"data.dir is not set, and {', '.join(below)} would be read from it: pass data.dir=/path/to/data."
+    elif data.dir is not None and not Path(data.dir).is_dir():
+        yield f"data.dir={data.dir} is no folder here: pass the one that holds {', '.join(relative) or 'the rows'}."
+    for name, count in wanted.items():
+        source = data.sources[name]
+        given = f"data.sources.{name}.kind=file data.sources.{name}.file=/path/to/{name}.jsonl"
+        if source.kind == "hub":
+            yield f"the source {name} ({source.hub}) must be a local file: fetch it once and pass {given}."
+        known = source.rows
+        if source.kind == "file" and source.file and not (data.dir is None and name in relative):
+            path = Path(data.dir or "") / source.file
+            known = estimate.rows(path)
+            if known is None:
+                yield f"the rows of the source {name} are not at {path}: correct data.dir or data.sources.{name}.file."
+        if known is not None and count > known:
+            has = f"{name}, which has {known:,} rows"
+            yield f"a mixture takes {count:,} samples of {has}: lower mixture.samples.{name}."
+
+
+def _gauntlet(study: Study) -> Iterator[str]:
+    suite = study.gauntlet
+    if suite.data is None:
+        if not _embedded(study):
+            yield f"gauntlet={suite.name} has no folder of task files: pass gauntlet.data=/path/to/gauntlet."
+        return
+    if _needs_dir(study, suite.data):
+        return
+    absent = [task.file for task in suite.tasks if not (Path(suite.data) / task.file).is_file()]
+    if absent:
+        shown = ", ".join(absent[:4]) + (", ..." if len(absent) > 4 else "")
+        yield (
+            f"{len(absent)} of the {len(suite.tasks)} task files of gauntlet={suite.name} are not under {suite.data} "
+            f"({shown}): pass gauntlet.data=/path/to/gauntlet, or choose a suite whose files are at hand."
+        )
+
+
+def _answers(study: Study) -> Iterator[str]:
+    path = study.answers.prompts
+    if path is None and not _embedded(study):
+        yield f"answers={study.answers.name} has no prompts: pass answers.prompts=/path/to/prompts.jsonl."
+    if path is not None and not _needs_dir(study, path) and not Path(path).is_file():
+        yield f"answers.prompts={path} is no file here: pass a jsonl of prompts."
+
+
+def _judge(study: Study) -> Iterator[str]:
+    if study.judge.gone is not None:
+        yield f"judge={study.judge.name}: {_sentence(study.judge.gone)}"
+    if study.judge.profile == "ground_truth" and not _embedded(study):
+        yield "judge=ground_truth knows the facts of the embedded world only: choose another with judge=<option>."
+
+
+def _runs(cells: Sequence[Study]) -> Iterator[str]:
+    runs = Path(cells[-1].runs).absolute()
+    place = next(parent for parent in (runs, *runs.parents) if parent.exists())
+    if not place.is_dir() or not os.access(place, os.W_OK | os.X_OK):
+        yield f"runs={cells[-1].runs} cannot be written ({place} refuses): pass another folder with runs=..."
+        return
+    need, free = sum(estimate.disk_gib(cell) for cell in cells), shutil.disk_usage(place).free / estimate.GIB
+    if need > free:
+        has = f"{place} has {free:.0f} GiB free"
+        yield f"the study writes up to {need:.0f} GiB and {has}: free some, or pass another folder with runs=..."
+
+
+def _needs_dir(study: Study, path: str) -> bool:
+    """Whether ``path`` was made from data.dir while that is not set; the missing data.dir is reported once, by itself."""
+    return study.data.dir is None and path.startswith("None/")
+
+
+def _sentence(text: str) -> str:
+    return text.strip().rstrip(".") + "."

@@ -1,0 +1,161 @@
+"""The arithmetic of the plan against numbers worked out by hand, and a preflight that lists everything at once."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from standins import gauntlets
+
+from limit_lab import estimate, plan, preflight
+from limit_lab.compose import compose
+from limit_lab.config import Study, Task
+from limit_lab.errors import PreflightError
+from limit_lab.grid import cells
+
+PAPER = "+experiment=paper_7b_lima_plus_instruct"
+
+
+@pytest.fixture
+def user(tmp_path: Path) -> Path:
+    return gauntlets(tmp_path / "groups")
+
+
+def study_of(overrides: list[str], user: Path) -> list[Study]:
+    return cells(compose(overrides, user), overrides, user)
+
+
+def problems_of(found: list[Study]) -> list[str]:
+    with pytest.raises(PreflightError) as caught:
+        plan.preflight(found)
+    return caught.value.problems
+
+
+def test_the_plan_of_the_paper_in_words(user: Path) -> None:
+    text = plan.describe(study_of([PAPER], user))
+    for part in (
+        "2 cells, 1 pair",
+        "6,000 = 1,000 lima + 5,000 instruct_v1",
+        "1,250 steps of 48 documents (10ep, linear), stopping at 4ep = 500 steps; warm-up 50 steps, 4.0% of the schedule",
+        "~1,608,000 a pass",
+        "~786 of 2,048 tokens",
+        "~67.2% lima, ~32.8% instruct_v1",
+        "8 x gpu, zero3, bf16",
+        "300 prompts x 3 generation seeds = 900 answers",
+        "alpaca_eval_gpt4: 900 calls, ~$19.53",
+    ):
+        assert part in text
+
+
+def test_the_shape_of_mpt_7b_gives_its_published_size(user: Path) -> None:
+    model = compose([PAPER], user).model
+    assert estimate.parameters(model) == 6.649e9
+    assert estimate.parameters(replace(model, parameters=None)) == pytest.approx(6.649e9, rel=1e-4)
+
+
+def test_sharded_memory_is_sixteen_bytes_a_parameter_over_the_devices(user: Path) -> None:
+    held = estimate.memory(compose([PAPER], user))
+    assert held.weights + held.gradients + held.optimizer == pytest.approx(16 * 6.649e9 / 8 / 2**30)
+
+
+@pytest.mark.parametrize(("precision", "bytes_each"), [("bf16", 18), ("fp32", 16)])
+def test_memory_of_one_device(precision: str, bytes_each: int, user: Path) -> None:
+    study = compose([f"finetune.precision={precision}", "finetune.freeze_embeddings=false"], user)
+    held = estimate.memory(study)
+    states = held.weights + held.gradients + held.optimizer
+    assert states * 2**30 == pytest.approx(bytes_each * estimate.parameters(study.model))
+
+
+def test_frozen_embeddings_need_no_gradients(user: Path) -> None:
+    frozen, free = (estimate.memory(compose([f"finetune.freeze_embeddings={value}"], user)) for value in ("true", "false"))
+    assert frozen.weights == free.weights
+    assert frozen.gradients < free.gradients
+
+
+def test_operations_of_one_token_of_mpt_7b(user: Path) -> None:
+    """39.9 GFLOP a token when every token carries loss, and 1.6 more for attention at 2,048."""
+    overrides = [PAPER, "mixture=lima", "finetune.duration=1ep", "finetune.stop=null", "finetune.batch=1doc"]
+    overrides += ["data.sources.lima.prompt_tokens=0", "data.sources.lima.response_tokens=2048"]
+    study = compose(overrides, user)
+    work = estimate.flops(study)
+    assert work is not None
+    assert work / (1000 * 2048) == pytest.approx(39.9e9 + 1.6e9, rel=0.01)
+    assert estimate.hours(study) == pytest.approx(work / (312e12 * 0.4 * 8) / 3600)
+
+
+def test_long_means_are_cut_at_the_sequence_length(user: Path) -> None:
+    expected = estimate.tokens(compose(["+experiment=real_rows", "mixture=lima_small"], user))
+    assert expected is not None
+    assert expected.total == pytest.approx(200 * 512)
+
+
+def test_what_is_unknown_is_said(user: Path) -> None:
+    text = plan.describe(study_of(["+experiment=micro_limit", "finetune.duration=1Mtok"], user))
+    if estimate.tokens(compose([], user)) is None:
+        assert "tokens     unknown until the rows are read" in text
+        assert "steps      unknown" in text
+    assert "the untouched base is evaluated as it is" in text
+
+
+def test_rows_and_prompts_are_counted_from_files(tmp_path: Path, user: Path) -> None:
+    (tmp_path / "prompts.jsonl").write_text('{"a": 1}\n\n{"a": 2}\n', encoding="utf-8")
+    (tmp_path / "task.jsonl").write_text("{}\n" * 5, encoding="utf-8")
+    study = compose([f"answers.prompts={tmp_path}/prompts.jsonl", f"gauntlet.data={tmp_path}"], user)
+    task = Task(label="a", type="schema", file="task.jsonl", category="c")
+    tasks = [task, replace(task, label="b", rows=3), replace(task, label="d", file="absent.jsonl")]
+    study = replace(study, gauntlet=replace(study.gauntlet, tasks=tasks, average=[]))
+    assert estimate.prompts(study) == 2
+    assert estimate.gauntlet_rows(study) == (8, 1)
+    assert "3 tasks, 8 rows in the files that are here, 1 files are not" in plan.describe([study])
+    assert any("1 of the 3 task files" in problem and "absent.jsonl" in problem for problem in problems_of([study]))
+
+
+def test_the_paper_lists_everything_at_once(tmp_path: Path, user: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(preflight, "gpus", lambda: 0)
+    blocked = tmp_path / "file"
+    blocked.touch()
+    found = problems_of(study_of([PAPER, f"runs={blocked}"], user))
+    for part in (
+        "needs 8 GPUs in each node and this machine has no NVIDIA GPU",
+        "December 2025; pass a local copy with model.path=",
+        "data.sources.lima.kind=file data.sources.lima.file=",
+        "data.sources.instruct_v1.kind=file",
+        "answers.prompts=",
+        "gpt-4-0613 was shut down by OpenAI on 2026-10-23",
+        "cannot be written",
+    ):
+        assert sum(part in problem for problem in found) == 1, part
+    assert any("gauntlet" in problem for problem in found)
+    assert all(problem.endswith(".") for problem in found)
+
+
+def test_the_micro_world_has_nothing_in_its_way(tmp_path: Path, user: Path) -> None:
+    plan.preflight(study_of(["+experiment=micro_limit", f"runs={tmp_path}/not/yet"], user))
+
+
+def test_a_missing_data_folder_is_one_sentence(user: Path) -> None:
+    found = problems_of(study_of(["+experiment=real_rows"], user))
+    assert sum("data.dir is not set, and lima, instruct_v1, the tokenizer" in problem for problem in found) == 1
+    assert not [problem for problem in found if "None/" in problem]
+
+
+def test_local_rows_are_looked_at(tmp_path: Path, user: Path) -> None:
+    (tmp_path / "lima").mkdir()
+    (tmp_path / "lima" / "train.jsonl").write_text(json.dumps({"prompt": "a"}) + "\n", encoding="utf-8")
+    found = problems_of(study_of(["+experiment=real_rows", f"data.dir={tmp_path}"], user))
+    assert any("takes 200 samples of lima, which has 1 rows" in problem for problem in found)
+    assert any("the rows of the source instruct_v1 are not at" in problem for problem in found)
+    assert any("model.tokenizer=" in problem for problem in found)
+
+
+def test_too_little_memory_is_found_before_it_is_needed(user: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(preflight, "gpus", lambda: 1)
+    found = problems_of(study_of([PAPER, "hardware=gpu", "hardware.gpu_gib=40"], user))
+    assert any("GiB a device and hardware.gpu_gib=40" in problem for problem in found)
+
+
+def test_visible_devices_limit_what_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    assert preflight.gpus() == 0
