@@ -1,0 +1,1 @@
+"""Fine-tuning through Lightning: batches, loss, schedule, checkpoints and resume."""

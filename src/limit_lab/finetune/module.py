@@ -1,0 +1,64 @@
+"""The LightningModule around a causal LM: summed loss over targets, divided by the targets of the global batch."""
+
+from __future__ import annotations
+
+import math
+
+import lightning.pytorch as pl
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.optim.lr_scheduler import LambdaLR
+
+from limit_lab.config import Finetune
+from limit_lab.finetune.batches import IGNORE, MicroBatch
+from limit_lab.model.mpt import MPT
+
+
+def target_loss(model: MPT, batch: MicroBatch) -> Tensor:
+    """Summed cross-entropy over the batch's targets, float32 scalar; only target rows are projected onto the vocabulary."""
+    hidden = model.hidden(batch.ids, document=batch.document)
+    chosen = batch.labels != IGNORE
+    return F.cross_entropy(model.logits(hidden[chosen]).float(), batch.labels[chosen], reduction="sum")
+
+
+def learning_rate_factor(step: int, *, steps: int, warmup: int, schedule: str) -> float:
+    """Share of the peak at a 0-based step: linear warm-up, then linear or cosine decay to zero at the schedule's end."""
+    rise = min(1.0, (step + 1) / warmup) if warmup else 1.0
+    progress = min(1.0, step / steps)
+    fall = 1.0 - progress if schedule == "linear" else 0.5 * (1.0 + math.cos(math.pi * progress))
+    return min(rise, fall) if schedule == "linear" else rise * fall
+
+
+class Finetuning(pl.LightningModule):
+    """Trains one MPT by a recipe; ``schedule_steps`` is the length of the schedule, which may outlast the run."""
+
+    def __init__(self, model: MPT, recipe: Finetune, *, schedule_steps: int, accumulation: int) -> None:
+        super().__init__()
+        self.model = model
+        self.recipe = recipe
+        self.schedule_steps = schedule_steps
+        self.accumulation = accumulation
+        model.transformer.wte.weight.requires_grad_(not recipe.freeze_embeddings)
+
+    def training_step(self, batch: MicroBatch, _: int) -> dict[str, Tensor]:
+        # Lightning divides by the number of accumulated micro-batches; the divisor we want is the step's targets.
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.recipe.precision == "bf16"):
+            share = target_loss(self.model, batch) / batch.targets
+        return {"loss": share * self.accumulation, "share": share.detach()}
+
+    def configure_optimizers(self) -> tuple[list[torch.optim.Optimizer], list[dict[str, object]]]:
+        recipe = self.recipe
+        optimizer = torch.optim.AdamW(
+            [parameter for parameter in self.model.parameters() if parameter.requires_grad],
+            lr=recipe.learning_rate,
+            betas=(recipe.betas[0], recipe.betas[1]),
+            eps=recipe.eps,
+            weight_decay=recipe.weight_decay,
+        )
+        warmup = recipe.warmup_steps(self.schedule_steps)
+
+        def factor(step: int) -> float:
+            return learning_rate_factor(step, steps=self.schedule_steps, warmup=warmup, schedule=recipe.schedule)
+
+        return [optimizer], [{"scheduler": LambdaLR(optimizer, factor), "interval": "step"}]

@@ -1,0 +1,185 @@
+"""One fine-tuning from documents to trained weights: checkpoints, exact resume, metrics.jsonl and one line per interval."""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+from lightning.pytorch.callbacks import Callback
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from limit_lab.config import Duration, Finetune, Hardware, documents
+from limit_lab.errors import DataError, LimitLabError
+from limit_lab.finetune.batches import Batches, FromStep, MicroBatch
+from limit_lab.finetune.module import Finetuning
+from limit_lab.model.mpt import MPT
+from limit_lab.prompt import Document
+
+
+class Journal(Callback):
+    """Collects the loss of each step, writes metrics.jsonl, prints one line per interval and saves checkpoints."""
+
+    def __init__(self, folder: Path, recipe: Finetune, *, steps: int, say: bool) -> None:
+        self.folder = folder
+        self.recipe = recipe
+        self.steps = steps
+        self.say = say
+        self.loss = 0.0
+        self.targets = 0
+        self.norm = 0.0
+        self.last = time.monotonic()
+        self.seen = 0
+
+    @property
+    def metrics(self) -> Path:
+        return self.folder / "metrics.jsonl"
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Drop the records of steps that a resumed run will take again."""
+        kept = [row for row in read_metrics(self.metrics) if row["step"] <= trainer.global_step]
+        self.metrics.write_text("".join(json.dumps(row) + "\n" for row in kept), encoding="utf-8")
+
+    def on_train_batch_start(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: MicroBatch, batch_idx: int
+    ) -> None:
+        self.seen += int((batch.document >= 0).sum())
+
+    def on_before_optimizer_step(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, optimizer: torch.optim.Optimizer
+    ) -> None:
+        gradients = [parameter.grad for parameter in pl_module.parameters() if parameter.grad is not None]
+        self.norm = float(torch.nn.utils.get_total_norm(gradients))
+
+    def on_train_batch_end(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        outputs: Tensor | Mapping[str, Any] | None,
+        batch: MicroBatch,
+        batch_idx: int,
+    ) -> None:
+        assert isinstance(outputs, Mapping)
+        self.loss += float(outputs["share"])
+        self.targets = batch.targets
+        if (batch_idx + 1) % trainer.accumulate_grad_batches == 0:
+            self._record(trainer)
+
+    def _record(self, trainer: pl.Trainer) -> None:
+        step = trainer.global_step
+        if not torch.isfinite(torch.tensor(self.loss)):
+            raise LimitLabError(
+                f"the loss is {self.loss} at step {step}: lower finetune.learning_rate or finetune.clip_norm."
+            )
+        rate = trainer.optimizers[0].param_groups[0]["lr"]
+        row = {"step": step, "loss": self.loss, "grad_norm": self.norm, "learning_rate": rate, "targets": self.targets}
+        with self.metrics.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(row) + "\n")
+        if self.say and (step % self.recipe.log_every_steps == 0 or step == self.steps):
+            now = time.monotonic()
+            speed = self.seen / max(now - self.last, 1e-9)
+            print(
+                f"  step {step:>6,}/{self.steps:,}  loss {self.loss:.4f}  grad {self.norm:.2f}  {speed:,.0f} tok/s",
+                flush=True,
+            )  # noqa: T201
+            self.last, self.seen = now, 0
+        if step % self.recipe.checkpoint_every_steps == 0 and step < self.steps:
+            save(trainer, self.folder)
+        self.loss = 0.0
+
+
+def read_metrics(path: Path) -> list[dict[str, Any]]:
+    """The complete lines of metrics.jsonl; a line cut by a kill is left out."""
+    if not path.is_file():
+        return []
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines(keepends=True) if line.endswith("\n")]
+
+
+def save(trainer: pl.Trainer, folder: Path) -> None:
+    """Write the checkpoint beside the last one, then replace it: at every moment one valid checkpoint exists."""
+    partial = folder / "checkpoint.partial"
+    trainer.save_checkpoint(partial)
+    partial.replace(folder / "checkpoint.ckpt")
+
+
+def lengths(recipe: Finetune, mixed: list[Document]) -> tuple[int, int]:
+    """Steps of the schedule and steps to run."""
+    batch = documents(recipe.batch, name="finetune.batch")
+    mean = sum(len(one.ids) for one in mixed) / len(mixed)
+    schedule = Duration.parse(recipe.duration, name="finetune.duration").steps(len(mixed), batch, mean)
+    if recipe.stop is None:
+        return schedule, schedule
+    stop = Duration.parse(recipe.stop, name="finetune.stop").steps(len(mixed), batch, mean)
+    return schedule, min(schedule, stop)
+
+
+def train(
+    model: MPT, mixed: list[Document], recipe: Finetune, hardware: Hardware, folder: Path, *, seed: int, say: bool = True
+) -> dict[str, Any]:
+    """Train ``model`` in place; continue from ``folder/checkpoint.ckpt`` when it exists.
+
+    Returns steps, epochs, seconds of this process, first and last loss and tokens seen.
+    Raises: DataError for an empty mixture; LimitLabError when the loss is not finite.
+    """
+    if not mixed:
+        raise DataError("the mixture holds no document to train on: give mixture.samples at least one source.")
+    schedule, steps = lengths(recipe, mixed)
+    batches = Batches(
+        mixed,
+        steps=steps,
+        batch=documents(recipe.batch, name="finetune.batch"),
+        micro_batch=documents(hardware.micro_batch, name="hardware.micro_batch"),
+        capacity=recipe.max_seq_tokens,
+        seed=seed,
+    )
+    folder.mkdir(parents=True, exist_ok=True)
+    checkpoint = folder / "checkpoint.ckpt"
+    done = 0
+    if checkpoint.is_file():
+        done = int(torch.load(checkpoint, map_location="cpu", weights_only=True)["global_step"])
+    module = Finetuning(model.train(), recipe, schedule_steps=schedule, accumulation=batches.accumulation)
+    start = time.monotonic()
+    trainer = _trainer(recipe, hardware, folder, batches.accumulation, steps, say)
+    loader = DataLoader(batches, batch_size=None, sampler=FromStep(batches, done))
+    with warnings.catch_warnings():
+        # Lightning advises worker processes and a validation loop; the batches are built in microseconds and scored later
+        warnings.filterwarnings("ignore", module="lightning")
+        trainer.fit(module, loader, ckpt_path=str(checkpoint) if done else None, weights_only=True)
+    model.eval()
+    losses = [row["loss"] for row in read_metrics(folder / "metrics.jsonl")]
+    checkpoint.unlink(missing_ok=True)
+    return {
+        "steps": steps,
+        "schedule_steps": schedule,
+        "epochs": steps / batches.steps_per_epoch,
+        "seconds": round(time.monotonic() - start, 2),
+        "first_loss": losses[0],
+        "last_loss": losses[-1],
+        "tokens_seen": sum(len(one.ids) for step in range(steps) for one in batches.of_step(step)),
+    }
+
+
+def _trainer(recipe: Finetune, hardware: Hardware, folder: Path, accumulation: int, steps: int, say: bool) -> pl.Trainer:
+    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
+    return pl.Trainer(
+        accelerator=hardware.accelerator,
+        devices=1,
+        max_steps=steps,
+        max_epochs=1,
+        accumulate_grad_batches=accumulation,
+        gradient_clip_val=recipe.clip_norm,
+        callbacks=[Journal(folder, recipe, steps=steps, say=say)],
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        use_distributed_sampler=False,
+        default_root_dir=str(folder),
+    )

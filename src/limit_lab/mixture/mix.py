@@ -1,0 +1,103 @@
+"""From a mixture to tokenised documents, and the card that says what went in."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from limit_lab.config import Study
+from limit_lab.errors import DataError
+from limit_lab.mixture.packing import first_fit
+from limit_lab.mixture.selection import draw
+from limit_lab.mixture.sources import Row, Rows, read
+from limit_lab.prompt import Document, Tokenizer, document
+
+
+@dataclass(frozen=True, slots=True)
+class Mixed:
+    """The documents of a cell in a fixed order, and their card."""
+
+    documents: list[Document]
+    card: dict[str, Any]
+
+
+def mix(study: Study, tokenizer: Tokenizer) -> Mixed:
+    """Draw, shape and tokenise the study's mixture.
+
+    Raises: DataError when a source is short of rows, a response is empty, or a document is too long for
+    ``finetune.on_too_long=error``.
+    """
+    documents: list[Document] = []
+    sources: dict[str, dict[str, Any]] = {}
+    for name, count in study.mixture.samples.items():
+        available = read(name, study.data, world_seed=study.microworld.seed)
+        drawn = draw(available.rows, count, source=name, seed=study.seeds.subset)
+        made = [_document(row, name, study, tokenizer) for row in drawn]
+        kept, fate = _fit(made, study.finetune.max_seq_tokens, study.finetune.on_too_long)
+        documents += kept
+        sources[name] = _source_card(available, drawn, kept, fate, study.data.sources[name].licence)
+    return Mixed(documents=documents, card=_card(documents, sources, study))
+
+
+def _document(row: Row, source: str, study: Study, tokenizer: Tokenizer) -> Document:
+    return document(tokenizer, row.prompt, row.response, study.prompt.format, source=source, row=row.index)
+
+
+def _fit(made: Sequence[Document], limit: int, policy: str) -> tuple[list[Document], dict[str, int]]:
+    """Apply on_too_long. Truncation cuts the tail of the response; a prompt that leaves no target is dropped."""
+    kept, fate = [], {"dropped": 0, "truncated": 0}
+    for one in made:
+        if len(one.ids) <= limit:
+            kept.append(one)
+        elif policy == "error":
+            raise DataError(
+                f"row {one.row} of source {one.source!r} has {len(one.ids)} tokens, finetune.max_seq_tokens is {limit}: "
+                "raise it, or set finetune.on_too_long=drop (or truncate)."
+            )
+        elif policy == "drop" or one.prompt_tokens >= limit:
+            fate["dropped"] += 1
+        else:
+            fate["truncated"] += 1
+            kept.append(Document(ids=one.ids[:limit], prompt_tokens=one.prompt_tokens, source=one.source, row=one.row))
+    return kept, fate
+
+
+def _source_card(
+    available: Rows, drawn: Sequence[Row], kept: Sequence[Document], fate: dict[str, int], licence: str
+) -> dict[str, Any]:
+    facts = {fact for row in drawn for fact in row.facts}
+    every = {fact for row in available.rows for fact in row.facts}
+    return {
+        "available": len(available.rows),
+        "left_out": available.left_out,
+        "kept": len(kept),
+        **fate,
+        "tokens": sum(len(one.ids) for one in kept),
+        "target_tokens": sum(one.target_tokens for one in kept),
+        "distinct_facts": len(facts) if every else None,
+        "distinct_templates": len({row.template for row in drawn}) if every else None,
+        "repetition": bool(every) and _repeats(drawn, facts),
+        "licence": licence,
+        "sha256": available.sha256,
+    }
+
+
+def _repeats(drawn: Sequence[Row], facts: set[str]) -> bool:
+    """Whether the sample goes on after its last new fact: its second half brings none."""
+    half = {fact for row in drawn[: len(drawn) // 2] for fact in row.facts}
+    return len(drawn) > 1 and half == facts
+
+
+def _card(documents: Sequence[Document], sources: dict[str, dict[str, Any]], study: Study) -> dict[str, Any]:
+    tokens = sum(len(one.ids) for one in documents)
+    targets = sum(one.target_tokens for one in documents)
+    for card in sources.values():
+        card["document_share"] = card["kept"] / len(documents)
+        card["token_share"] = card["tokens"] / tokens
+        card["loss_share"] = card["target_tokens"] / targets
+    card = {"documents": len(documents), "tokens": tokens, "target_tokens": targets, "sources": sources}
+    if documents:
+        packs = len(first_fit([len(one.ids) for one in documents], study.finetune.max_seq_tokens))
+        card |= {"packs": packs, "fill": tokens / (packs * study.finetune.max_seq_tokens)}
+    return {**card, "prompt_format": study.prompt.format}

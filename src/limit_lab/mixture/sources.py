@@ -1,0 +1,101 @@
+"""Reading the rows of a source: embedded, or a jsonl file in one of the layouts the field uses."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from limit_lab.config import Data, Source, fingerprint
+from limit_lab.errors import DataError, did_you_mean
+from limit_lab.prompt import instruction_of
+from limit_lab.store import read_rows, sha256
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One sample of a source; ``index`` is its place there, ``facts`` and ``template`` are known for embedded rows only."""
+
+    index: int
+    prompt: str
+    response: str
+    facts: tuple[str, ...] = ()
+    template: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """All usable rows of a source, the hash of what they came from, and how many were left out for which reason."""
+
+    rows: list[Row]
+    sha256: str
+    left_out: dict[str, int] = field(default_factory=dict)
+
+
+def read(name: str, data: Data, *, world_seed: int) -> Rows:
+    """All rows of the source ``name``.
+
+    Raises: DataError when the source is unknown, its file is missing, or a row fits no known layout.
+    """
+    if name not in data.sources:
+        raise DataError(f"source {name!r} is unknown in data={data.name}{did_you_mean(name, data.sources)}")
+    source = data.sources[name]
+    if source.kind == "microworld":
+        return _embedded(name, world_seed)
+    if source.kind == "hub":
+        raise DataError(
+            f"source {name!r} lies on the Hub ({source.hub}): save it as jsonl and set "
+            f"data.sources.{name}.kind=file data.sources.{name}.file=rows.jsonl."
+        )
+    return _file(name, path_of(source, data))
+
+
+def path_of(source: Source, data: Data) -> Path:
+    """Where a file source lies. Raises: DataError for a relative file without data.dir."""
+    path = Path(source.file or "")
+    if path.is_absolute():
+        return path
+    if data.dir is None:
+        raise DataError(f"the source file {source.file} is relative, and data.dir is not set: add data.dir=FOLDER.")
+    return Path(data.dir) / path
+
+
+def _embedded(name: str, seed: int) -> Rows:
+    from limit_lab.microworld import samples
+    from limit_lab.microworld.world import VERSION, World
+
+    made = samples.rows(name, World(seed), samples.AVAILABLE[name])
+    rows = [
+        Row(
+            index=index, prompt=row["prompt"], response=row["response"], facts=tuple(row["facts"]), template=row["template"]
+        )
+        for index, row in enumerate(made)
+    ]
+    return Rows(rows=rows, sha256=fingerprint({"world": seed, "version": VERSION, "source": name}))
+
+
+def _file(name: str, path: Path) -> Rows:
+    rows, left_out = [], {"multi-turn": 0, "no response": 0}
+    for index, raw in enumerate(read_rows(path)):
+        turns = _turns(raw, f"{path} line {index + 1}")
+        if len(turns) > 2:
+            left_out["multi-turn"] += 1
+        elif len(turns) < 2 or not turns[1].strip():
+            left_out["no response"] += 1
+        else:
+            rows.append(Row(index=index, prompt=instruction_of(turns[0]), response=turns[1].strip()))
+    if not rows:
+        raise DataError(f"source {name!r}: {path} holds no row with a prompt and a response: check its columns.")
+    return Rows(rows=rows, sha256=sha256(path), left_out={reason: count for reason, count in left_out.items() if count})
+
+
+def _turns(raw: dict[str, Any], place: str) -> list[str]:
+    """The turns of a row as {prompt, response}, {instruction, output} (Alpaca) or {conversations: [...]} (LIMA)."""
+    if isinstance(raw.get("conversations"), list):
+        return [str(turn) for turn in raw["conversations"]]
+    if "prompt" in raw and "response" in raw:
+        return [str(raw["prompt"]), str(raw["response"])]
+    if "instruction" in raw and "output" in raw:
+        extra = f"\n{raw['input']}" if raw.get("input") else ""
+        return [str(raw["instruction"]) + extra, str(raw["output"])]
+    raise DataError(f"{place} has the columns {', '.join(sorted(raw))}: give it prompt and response.")

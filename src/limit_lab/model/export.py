@@ -1,0 +1,48 @@
+"""Export: a plain Hugging Face folder, written atomically and verified by reloading it."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+
+from limit_lab.errors import ModelError
+from limit_lab.model.loading import load_model
+from limit_lab.model.mpt import MPT
+
+#: The tokenizer files of a folder that is copied beside exported weights.
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json")
+
+
+@torch.inference_mode()
+def export(model: MPT, tokenizer_folder: Path, folder: Path, *, card: str, dtype: torch.dtype = torch.float32) -> None:
+    """Write weights, config.json, tokenizer and README.md (``card``) to ``folder``, replacing what was there.
+
+    Raises: ModelError when the reloaded model's logits differ from the given one's beyond rounding to ``dtype``.
+    """
+    partial = folder.with_name(f".{folder.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    state = {name: value.detach().to(dtype).contiguous() for name, value in model.state_dict().items()}
+    save_file(state, partial / "model.safetensors", metadata={"format": "pt"})
+    config = model.config.to_hugging_face() | {"dtype": str(dtype).removeprefix("torch.")}
+    (partial / "config.json").write_text(json.dumps(config, indent=1) + "\n", encoding="utf-8")
+    (partial / "README.md").write_text(card, encoding="utf-8")
+    for name in TOKENIZER_FILES:
+        if (tokenizer_folder / name).is_file():
+            shutil.copyfile(tokenizer_folder / name, partial / name)
+    _verify(model, partial, dtype)
+    shutil.rmtree(folder, ignore_errors=True)
+    partial.rename(folder)
+
+
+def _verify(model: MPT, folder: Path, dtype: torch.dtype) -> None:
+    ids = torch.arange(2, 34)[None] % model.config.vocab_size
+    rounded = MPT(model.config).eval()
+    rounded.load_state_dict({name: value.to(dtype).float() for name, value in model.state_dict().items()})
+    worst = float((rounded(ids) - load_model(folder)(ids)).abs().max())
+    if worst > 1e-5:
+        raise ModelError(f"{folder}: the exported model's logits differ by {worst:.2g} after reloading: export again.")
