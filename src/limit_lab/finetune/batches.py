@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -21,8 +21,7 @@ from limit_lab.prompt import Document
 IGNORE = -100
 
 
-@dataclass(frozen=True, slots=True)
-class MicroBatch:
+class MicroBatch(NamedTuple):
     """Packed rows: ids, labels and document index, int64 [rows, tokens]; ``targets`` counts those of the whole step."""
 
     ids: Tensor

@@ -7,6 +7,7 @@ import math
 import lightning.pytorch as pl
 import torch
 import torch.nn.functional as F
+from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor
 from torch.optim.lr_scheduler import LambdaLR
 
@@ -47,7 +48,7 @@ class Finetuning(pl.LightningModule):
             share = target_loss(self.model, batch) / batch.targets
         return {"loss": share * self.accumulation, "share": share.detach()}
 
-    def configure_optimizers(self) -> tuple[list[torch.optim.Optimizer], list[dict[str, object]]]:
+    def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         recipe = self.recipe
         optimizer = torch.optim.AdamW(
             [parameter for parameter in self.model.parameters() if parameter.requires_grad],
@@ -61,4 +62,4 @@ class Finetuning(pl.LightningModule):
         def factor(step: int) -> float:
             return learning_rate_factor(step, steps=self.schedule_steps, warmup=warmup, schedule=recipe.schedule)
 
-        return [optimizer], [{"scheduler": LambdaLR(optimizer, factor), "interval": "step"}]
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": LambdaLR(optimizer, factor), "interval": "step"}}

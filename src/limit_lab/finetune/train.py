@@ -88,7 +88,7 @@ class Journal(Callback):
             print(
                 f"  step {step:>6,}/{self.steps:,}  loss {self.loss:.4f}  grad {self.norm:.2f}  {speed:,.0f} tok/s",
                 flush=True,
-            )  # noqa: T201
+            )
             self.last, self.seen = now, 0
         if step % self.recipe.checkpoint_every_steps == 0 and step < self.steps:
             save(trainer, self.folder)

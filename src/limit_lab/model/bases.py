@@ -1,0 +1,124 @@
+"""What a cell starts from and is asked: base weights, tokenizer, gauntlet files and open prompts, resolved to places."""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from limit_lab import store
+from limit_lab.config import Study, fingerprint, plain
+from limit_lab.errors import DataError, ModelError
+from limit_lab.prompt import Tokenizer
+
+
+def base_folder(study: Study) -> Path:
+    """The folder of the base model: embedded, given, or random weights written once under runs/models.
+
+    Raises: ModelError when the folder does not exist.
+    """
+    if study.model.embedded:
+        from limit_lab.microworld.checkpoint import find
+
+        return find(study.microworld, Path(study.runs))
+    if study.model.path is None:
+        return _random(study)
+    folder = Path(study.model.path)
+    if not folder.is_dir():
+        raise ModelError(f"model.path={study.model.path} is no folder: point it at a local copy of the weights.")
+    return folder
+
+
+def _random(study: Study) -> Path:
+    from limit_lab.model.export import export
+    from limit_lab.model.mpt import MPT, MPTConfig
+
+    shape = study.model
+    if shape.tokenizer is None:
+        raise ModelError(
+            f"model={shape.name} has neither path nor tokenizer: set model.path=FOLDER or model.tokenizer=FOLDER."
+        )
+    inputs = {"shape": plain(shape), "tokenizer": store.sha256(Path(shape.tokenizer) / "tokenizer.json")}
+    folder = Path(study.runs) / "models" / f"{shape.name}-{fingerprint(inputs)}"
+
+    def work(place: Path) -> dict[str, Any]:
+        config = MPTConfig(
+            d_model=shape.d_model,
+            n_layers=shape.n_layers,
+            n_heads=shape.n_heads,
+            vocab_size=shape.vocab_size,
+            max_seq_len=shape.max_seq_len,
+        )
+        model = MPT(config).eval()
+        model.initialise(shape.init_seed)
+        export(model, Path(shape.tokenizer or ""), place / "model", card=f"# random weights, seed {shape.init_seed}\n")
+        return {"seed": shape.init_seed}
+
+    with store.locked(folder.with_name(f".{folder.name}")):
+        store.stage(folder, inputs, work)
+    return folder / "model"
+
+
+@cache
+def _hashed(folder: Path) -> dict[str, str]:
+    names = ("config.json", "tokenizer.json", *sorted(path.name for path in folder.glob("*.safetensors")))
+    return {name: store.sha256(folder / name) for name in names}
+
+
+def content(folder: Path) -> dict[str, str]:
+    """SHA-256 of configuration, tokenizer and weights. Raises: ModelError when one of them is missing."""
+    for name in ("config.json", "tokenizer.json"):
+        if not (folder / name).is_file():
+            raise ModelError(f"{folder} has no {name}: a model folder holds config.json, tokenizer.json and *.safetensors.")
+    return _hashed(folder)
+
+
+def tokenizer_of(study: Study) -> Tokenizer:
+    """The tokenizer of the study's base model."""
+    from limit_lab.model.loading import load_tokenizer
+
+    return load_tokenizer(base_folder(study))
+
+
+def gauntlet_data(study: Study) -> Path:
+    """The folder of the gauntlet's files; the embedded world writes its own, once per seed, version and part."""
+    if study.gauntlet.data is not None:
+        return Path(study.gauntlet.data)
+    from limit_lab.microworld import benchmarks
+    from limit_lab.microworld.world import VERSION, World
+
+    world = study.microworld
+    inputs = {"seed": world.seed, "version": VERSION, "part": world.part}
+    folder = Path(study.runs) / "microworld" / f"{world.part}-seed{world.seed}-v{VERSION}"
+
+    def work(place: Path) -> dict[str, Any]:
+        benchmarks.write(World(world.seed), world.part, place)
+        return inputs
+
+    with store.locked(folder.with_name(f".{folder.name}")):
+        store.stage(folder, inputs, work)
+    return folder
+
+
+def open_prompts(study: Study) -> list[dict[str, Any]]:
+    """The open prompts, each with prompt, cluster and unseen (and topics in the embedded world), first ``answers.limit``."""
+    if study.answers.prompts is None:
+        from limit_lab.microworld import samples
+        from limit_lab.microworld.world import World
+
+        rows = samples.open_prompts(World(study.microworld.seed), study.microworld.part)
+    else:
+        rows = [
+            {"prompt": _instruction(row, study.answers.prompts), "cluster": str(index), "unseen": True}
+            for index, row in enumerate(store.read_rows(Path(study.answers.prompts)))
+        ]
+    return rows[: study.answers.limit]
+
+
+def _instruction(row: dict[str, Any], file: str) -> str:
+    if isinstance(row.get("conversations"), list) and row["conversations"]:
+        return str(row["conversations"][0])
+    for key in ("prompt", "instruction"):
+        if key in row:
+            return str(row[key])
+    raise DataError(f"{file} has a row without prompt, instruction or conversations: give every row one of them.")

@@ -1,0 +1,295 @@
+"""The page that reads like the paper: mix, fine-tune, export, gauntlet, answer; then judge the pairs, record, report."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from limit_lab import provenance, store
+from limit_lab.config import NUMERICS, Study, fingerprint, plain
+from limit_lab.errors import DataError
+from limit_lab.prompt import FORMATS, prompt_ids
+
+if TYPE_CHECKING:
+    from limit_lab.mixture.mix import Mixed
+
+
+def run(cells: list[Study]) -> Path:
+    """Make every cell, compare each with the baseline, write the report; prints the page's path as its last line.
+
+    Raises: LimitLabError and its kinds, always before anything half-written counts as done.
+    """
+    root = Path(cells[0].runs)
+    made = [_cell(study, f"{number}/{len(cells)}") for number, study in enumerate(cells, 1)]
+    pairs = _pairs(cells, made)
+    names = cells[-1].study
+    store.write_json(root / "studies" / names.name / "study.json", {"cells": made, "pairs": pairs, "command": _command()})
+    return report(cells)
+
+
+def report(cells: list[Study]) -> Path:
+    """Write the page from the records of the study, running nothing. Raises: DataError when the study was never run."""
+    from limit_lab.report import write
+
+    study = cells[-1]
+    folder = Path(study.runs) / "studies" / study.study.name
+    record = store.read_json(folder / "study.json")
+    page = write(
+        Path(study.runs),
+        record["cells"],
+        record["pairs"],
+        name=study.study.name,
+        predicates=study.study.predicates,
+        command=record["command"],
+        out=Path(study.report.out) if study.report.out else folder,
+    )
+    print(page)
+    return page
+
+
+def mix(cells: list[Study]) -> None:
+    """Read, draw and tokenise every cell's mixture and print its card; trains nothing."""
+    from limit_lab.mixture.mix import mix as mix_rows
+    from limit_lab.model.bases import tokenizer_of
+
+    for study in cells:
+        card = mix_rows(study, tokenizer_of(study)).card
+        print(
+            f"{study.mixture.name}: {card['documents']:,} documents, {card['tokens']:,} tokens, {card['target_tokens']:,} targets"
+        )
+        for name, source in card["sources"].items():
+            print(
+                f"  {name}: kept {source['kept']:,} of {source['available']:,}, dropped {source['dropped']:,}, truncated "
+                f"{source['truncated']:,}; {source['loss_share']:.0%} of the loss; distinct facts {source['distinct_facts']}"
+            )
+
+
+def export(cells: list[Study]) -> None:
+    """Print the exported folder of every finished cell. Raises: DataError for a cell that is not finished."""
+    for study in cells:
+        folder = folder_of(study) / "export"
+        if not (folder / "model" / "config.json").is_file() and study.mixture.samples:
+            raise DataError(f"{folder} is not there yet: run the same command with do=study first.")
+        print(f"{study.mixture.name}: {model_folder(study)}")
+
+
+def identity(study: Study) -> dict[str, Any]:
+    """What a cell is: content hashes, mixture, prompt format, recipe and seeds. Devices, paths and display never count."""
+    from limit_lab.mixture.sources import read
+    from limit_lab.model.bases import base_folder, content
+
+    seed = study.microworld.seed
+    recipe = {key: value for key, value in plain(study.finetune).items() if key not in ("name", *DISPLAY)}
+    return {
+        "numerics": NUMERICS,
+        "base": content(base_folder(study)),
+        "samples": study.mixture.samples,
+        "selection": study.mixture.selection,
+        "sources": {name: read(name, study.data, world_seed=seed).sha256 for name in study.mixture.samples},
+        "prompt": FORMATS[study.prompt.format],
+        "recipe": recipe if study.mixture.samples else None,
+        "seeds": plain(study.seeds) if study.mixture.samples else None,
+    }
+
+
+#: Recipe fields that change no result.
+DISPLAY = ("checkpoint_every_steps", "log_every_steps")
+
+
+def folder_of(study: Study) -> Path:
+    """The cell's folder, named by mixture and fingerprint."""
+    return Path(study.runs) / "cells" / f"{study.mixture.name}-{fingerprint(identity(study))}"
+
+
+def model_folder(study: Study) -> Path:
+    """The folder whose model the evaluations see: the export, or the base itself for mixture=none."""
+    from limit_lab.model.bases import base_folder
+
+    return folder_of(study) / "export" / "model" if study.mixture.samples else base_folder(study)
+
+
+def _cell(study: Study, number: str) -> str:
+    folder = folder_of(study)
+    with store.locked(folder):
+        print(f"cell {number}  {folder.name}", flush=True)
+        mark = {"cell": fingerprint(identity(study))}
+        trained = _trained(study, folder, mark) if study.mixture.samples else {"card": _no_card(study), "finetune": None}
+        evaluated = {"gauntlet": _gauntlet(study, folder, mark), "answers": _answers(study, folder, mark)}
+        summary = {
+            "schema": store.SCHEMA,
+            "kind": "cell",
+            "id": folder.name,
+            "fingerprint": mark["cell"],
+            "label": study.mixture.name,
+            "model": study.model.name,
+            "samples": study.mixture.samples,
+            "seeds": study.seeds,
+            "command": _command(),
+            "config": study,
+            **trained,
+            **evaluated,
+            "provenance": provenance.collect(),
+        }
+        store.write_json(folder / "summary.json", summary)
+    return folder.name
+
+
+def _no_card(study: Study) -> dict[str, Any]:
+    return {"documents": 0, "tokens": 0, "target_tokens": 0, "sources": {}, "prompt_format": study.prompt.format}
+
+
+def _trained(study: Study, folder: Path, mark: Mapping[str, str]) -> dict[str, Any]:
+    """Mix, fine-tune and export, each as a stage; the export is what makes the training count."""
+    if store.done(folder / "export", mark):
+        outputs: dict[str, Any] = store.read_json(folder / "export" / "manifest.json")["outputs"]
+        return outputs
+    from limit_lab.mixture.mix import mix as mix_rows
+    from limit_lab.model.bases import base_folder, tokenizer_of
+
+    base = base_folder(study)
+    mixed = mix_rows(study, tokenizer_of(study))
+
+    def work(place: Path) -> dict[str, Any]:
+        return _finetune(study, mixed, base, folder, mark, place)
+
+    return store.stage(folder / "export", mark, work)
+
+
+def _finetune(study: Study, mixed: Mixed, base: Path, folder: Path, mark: Mapping[str, str], place: Path) -> dict[str, Any]:
+    from limit_lab.finetune.train import train
+    from limit_lab.model.export import export as export_model
+    from limit_lab.model.loading import load_model
+
+    model = load_model(base)
+
+    def work(training: Path) -> dict[str, Any]:
+        print(
+            f"  finetune: {mixed.card['documents']:,} documents, {mixed.card['tokens']:,} tokens, {study.finetune.duration}"
+        )
+        outcome = train(model, mixed.documents, study.finetune, study.hardware, training, seed=study.seeds.training)
+        export_model(model, base, place / "model", card=_model_card(study, mixed.card))
+        return outcome
+
+    return {"card": mixed.card, "finetune": store.stage(folder / "finetune", mark, work)}
+
+
+def _model_card(study: Study, card: Mapping[str, Any]) -> str:
+    sources = "\n".join(
+        f"- {name}: {one['kept']} samples, licence: {one['licence']}" for name, one in card["sources"].items()
+    )
+    return f"# {study.model.name} fine-tuned on {study.mixture.name}\n\nPrompt format: {study.prompt.format}\n\n{sources}\n"
+
+
+def _gauntlet(study: Study, folder: Path, mark: Mapping[str, str]) -> dict[str, Any]:
+    from limit_lab.model.bases import gauntlet_data
+
+    data = gauntlet_data(study)
+    results: dict[str, Any] = {"suite": study.gauntlet.name}
+    for prompting in study.gauntlet.prompting:
+        tasks = {task.label: store.sha256(data / task.file) for task in study.gauntlet.tasks}
+        suite = {key: value for key, value in plain(study.gauntlet).items() if key not in ("data", "batch_tokens")}
+        inputs = {**mark, "suite": suite, "files": tasks, "prompting": prompting, "part": study.microworld.part}
+
+        def work(place: Path, prompting: str = prompting) -> dict[str, Any]:
+            from limit_lab.gauntlet import evaluate
+            from limit_lab.model.bases import tokenizer_of
+            from limit_lab.model.loading import load_model
+
+            print(f"  gauntlet: {study.gauntlet.name}, {prompting}", flush=True)
+            model = load_model(model_folder(study))
+            return evaluate(
+                model,
+                tokenizer_of(study),
+                study.gauntlet,
+                data,
+                place,
+                prompting=prompting,
+                prompt_format=study.prompt.format,
+            )
+
+        results[prompting] = store.stage(folder / "gauntlet" / prompting, inputs, work)
+    return results
+
+
+def _answers(study: Study, folder: Path, mark: Mapping[str, str]) -> dict[str, Any]:
+    from limit_lab.model.bases import open_prompts
+
+    prompts = open_prompts(study)
+    decoding = {key: value for key, value in plain(study.answers).items() if key not in ("name", "prompts", "batch")}
+    inputs = {**mark, "decoding": decoding, "prompts": fingerprint(prompts)}
+
+    def work(place: Path) -> dict[str, Any]:
+        from limit_lab.model.answering import Decoding, answer
+        from limit_lab.model.bases import tokenizer_of
+        from limit_lab.model.loading import load_model
+
+        print(f"  answers: {len(prompts)} prompts", flush=True)
+        how, tokenizer, model = study.answers, tokenizer_of(study), load_model(model_folder(study))
+        ids = [prompt_ids(tokenizer, row["prompt"], study.prompt.format) for row in prompts]
+        rows = []
+        for seed in how.seeds:
+            shape = Decoding(
+                max_new_tokens=how.max_new_tokens, temperature=how.temperature, top_p=how.top_p, top_k=how.top_k, seed=seed
+            )
+            for index, out in enumerate(answer(model, ids, tokenizer.eos_token_id, shape, batch=how.batch)):
+                text = tokenizer.decode(out, skip_special_tokens=True).strip()
+                ended = out[-1] == tokenizer.eos_token_id
+                row = {
+                    "index": index,
+                    "prompt": prompts[index]["prompt"],
+                    "answer": text,
+                    "ended": ended,
+                    "tokens": len(out),
+                }
+                rows.append({**row, "seed": seed, "cluster": prompts[index]["cluster"], "unseen": prompts[index]["unseen"]})
+        store.write_rows(place / "answers.jsonl", rows)
+        ended_share = sum(row["ended"] for row in rows) / len(rows)
+        words = sum(len(str(row["answer"]).split()) for row in rows) / len(rows)
+        return {
+            "prompts": len(prompts),
+            "words_mean": words,
+            "hit_limit_share": 1 - ended_share,
+            "ended_share": ended_share,
+        }
+
+    return store.stage(folder / "answers", inputs, work)
+
+
+def _pairs(cells: list[Study], made: list[str]) -> list[str]:
+    """Judge every cell against the baseline cell of its study."""
+    baseline = next(
+        (name for study, name in zip(cells, made, strict=True) if study.mixture.name == study.study.baseline), None
+    )
+    if baseline is None:
+        return []
+    return [_pair(study, name, baseline) for study, name in zip(cells, made, strict=True) if name != baseline]
+
+
+def _pair(study: Study, cell: str, baseline: str) -> str:
+    from limit_lab.judge import compare, scorer
+    from limit_lab.model.bases import open_prompts
+
+    root = Path(study.runs)
+    files = [root / "cells" / name / "answers" / "answers.jsonl" for name in (cell, baseline)]
+    inputs = {"judge": study.judge, "answers": [store.sha256(file) for file in files], "world": study.microworld.seed}
+    folder = root / "pairs" / f"{cell}-vs-{baseline}-{study.judge.name}"
+
+    def work(place: Path) -> dict[str, Any]:
+        rows = [store.read_rows(file) for file in files]
+        judge = scorer(study.judge, study.microworld.seed)
+        outcome, items = compare(rows[0], rows[1], open_prompts(study), study.judge, judge)
+        store.write_rows(place / "items.jsonl", items)
+        head = {"schema": store.SCHEMA, "kind": "pair", "id": folder.name, "cell": cell, "baseline": baseline}
+        store.write_json(place / "summary.json", {**head, **outcome, "provenance": provenance.collect()})
+        return outcome
+
+    with store.locked(folder.with_name(f".{folder.name}")):
+        store.stage(folder, inputs, work)
+    return folder.name
+
+
+def _command() -> str:
+    return shlex.join(["python", "-m", "limit_lab", *sys.argv[1:]])
