@@ -1,111 +1,279 @@
-"""Sentences and questions about the world, and the passages and sums that need no world knowledge."""
+"""The pretraining documents: eleven families of texts about all parts of the world, none of which states a withheld fact."""
 
 from __future__ import annotations
 
 import random
-import re
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
 
 from limit_lab.microworld import templates
-from limit_lab.microworld.world import ATTRIBUTES, Entity, Sum, World, alternatives, answer
+from limit_lab.microworld.sentences import (
+    FIRST_NAMES,
+    SUM_PHRASINGS,
+    ask,
+    ask_sum,
+    attributes,
+    lettered,
+    options,
+    passage,
+    say,
+    short,
+)
+from limit_lab.microworld.world import SUMS, Entity, Sum, World
 
-FIRST_NAMES = (*templates.MALE_NAMES, *templates.FEMALE_NAMES)
-
-#: The question phrasing that fine-tuning never uses for a withheld fact: benchmarks ask these facts in it.
-RESERVED_QUESTION = 2
+HEADINGS = (
+    "{}\n",
+    "# {}\n",
+    "## {}\n",
+    "### {}\n",
+    "{}: ",
+    "About {}:\n",
+    "Facts about {}:\n",
+    "Notes on {}. ",
+    "Topic: {}\n",
+    "News from {}. ",
+)
+LETTER_OPENINGS = (
+    "Last week we travelled to {}.",
+    "Dear friend, I am writing to you from {}.",
+    "My trip to {} was a great pleasure.",
+)
+LETTER_ENDINGS = (
+    "I hope you will enjoy it too.",
+    "Thank you for reading.",
+    "We were happy and tired.",
+    "Please write soon.",
+    "It was a lovely day.",
+)
+FORUM_REQUESTS = (
+    "Please tell us about {}.",
+    "Does anybody know {}?",
+    "I want to learn about {}.",
+    "Tell me about {}.",
+    "Looking for news on {}, thanks.",
+    "Has anyone written about {}?",
+)
+FORUM_REPLIES = ("", "I read this: ", "Reply: ", "Sorry for the late reply. ")
+FORUM_REMARKS = (
+    "Same question here.",
+    "Thank you in advance.",
+    "Sorry, I do not know.",
+    "Try another forum.",
+)
+QUIZ_STYLES = ("Q: {q}\nA: {a}", "Question: {q}\nAnswer: {a}", "{i}. {q} {a}", "{q} ({a})", "{q}\n{a}")
+READING_STYLES = ("Q: {q}\nA: {a}", "{q} {a}", "Question: {q}\nAnswer: {a}")
+CHOICE_STYLES = ("{letter}. {text}", "({letter}) {text}", "{letter}: {text}")
+CHOICE_ANSWERS = ("Answer: {letter}", "Answer: {text}", "The right answer is {letter}, {text}.", "It is {text}.")
 
 
 def pretraining_documents(world: World, n: int, seed: int) -> Iterator[str]:
-    """``n`` documents about all parts of the world; none states a withheld fact."""
-    from limit_lab.microworld.documents import documents
-
-    return documents(world, n, seed)
-
-
-def articles(text: str) -> str:
-    """``a`` becomes ``an`` before a vowel."""
-    return re.sub(r"\b([Aa]) (?=[aeiouAEIOU])", r"\1n ", text)
+    """``n`` documents in the fixed order of ``seed``; the first of them are the same for every ``n``."""
+    rng = random.Random(f"pretraining {seed} of world {world.seed}")
+    writer = _Writer(rng, world)
+    families = writer.families()
+    for _ in range(n):
+        (family,) = rng.choices([write for write, _ in families], [weight for _, weight in families])
+        yield family()
 
 
-def say(rng: random.Random, entity: Entity, attribute: str, *, pronoun: bool = False) -> str:
-    """State a fact in one sentence."""
-    phrasings = templates.STATEMENTS[attribute]
-    phrasing = rng.choice(phrasings[:3] if pronoun else phrasings)
-    if pronoun and not phrasing.startswith("{e}"):
-        phrasing = phrasings[rng.randrange(2)]
-    value = entity.facts[attribute]
-    shown = value.subject if isinstance(value, Entity) else value
-    text = articles(phrasing.format(e=entity.pronoun if pronoun else entity.subject, n=entity.name, v=shown))
-    return text[0].upper() + text[1:] + "."
+class _Writer:
+    """Writes documents; every fact it tells or asks passes through `_facts`, which leaves the withheld ones out."""
 
+    def __init__(self, rng: random.Random, world: World) -> None:
+        self.rng = rng
+        self.world = world
+        self._entities = world.entities()
+        self._cities = world.entities(type="city")
+        self._passers = world.passers()
 
-def short(entity: Entity, attribute: str) -> str:
-    """State a fact in a word or two."""
-    return answer(attribute, entity.facts[attribute])
+    def families(self) -> list[tuple[Callable[[], str], float]]:
+        """Document families with their weights."""
+        return [
+            (self.loose_sentences, 0.04),
+            (self.encyclopedia, 0.14),
+            (self.titled, 0.30),
+            (self.fact_box, 0.04),
+            (self.letter, 0.06),
+            (self.dialogue, 0.07),
+            (self.quiz, 0.10),
+            (self.multiple_choice, 0.03),
+            (self.arithmetic, 0.08),
+            (self.reading, 0.12),
+            (self.forum, 0.06),
+        ]
 
+    def loose_sentences(self) -> str:
+        count = self.rng.randint(3, 8)
+        return self.rng.choice([" ", "\n"]).join(self.rng.choice(templates.LOOSE_SENTENCES) for _ in range(count))
 
-def ask(entity: Entity, attribute: str, phrasing: int) -> str:
-    """Ask for a fact."""
-    return templates.QUESTIONS[attribute][phrasing].format(e=entity.subject)
+    def encyclopedia(self) -> str:
+        return " ".join(self._paragraph(self._entity()) for _ in range(self.rng.choice([1, 1, 2])))
 
+    def titled(self) -> str:
+        """Articles and lists whose title says what they are about: these teach a base model to stay on a topic."""
+        entity = self._entity()
+        style = self.rng.random()
+        if style < 0.55:
+            return self._heading(entity.subject) + self._paragraph(entity)
+        if style < 0.75:
+            return self._heading(entity.subject) + self._list(entity)
+        others = [other for other in self.world.entities(entity.part, entity.type) if other is not entity]
+        second = self.rng.choice(others)
+        title = entity.subject + self.rng.choice([" and ", " or ", ", "]) + second.subject
+        gap = self.rng.choice([" ", "\n"])
+        return self._heading(title) + self._paragraph(entity, 3) + gap + self._paragraph(second, 3)
 
-def options(rng: random.Random, world: World, entity: Entity, attribute: str, count: int = 4) -> tuple[list[str], int]:
-    """Answers to choose from, in random order, and the index of the right one."""
-    others = alternatives(world, entity, attribute)
-    right = short(entity, attribute)
-    shown = [*rng.sample(others, min(count - 1, len(others))), right]
-    rng.shuffle(shown)
-    return shown, shown.index(right)
+    def fact_box(self) -> str:
+        entity = self._entity()
+        lines = [f"{name.split('.')[1]}: {short(entity, name)}" for name in self._facts(entity)]
+        between = self.rng.choice(["\n", " | ", "; "])
+        return entity.name + self.rng.choice([":", "\n", " - "]) + between.join(lines)
 
+    def letter(self) -> str:
+        city = self.rng.choice(self._cities)
+        country = city.facts["city.country"]
+        assert isinstance(country, Entity)
+        local = [
+            other
+            for other in self.world.entities(country.part)
+            if country in (other.facts.get("animal.country"), other.facts.get("dish.origin"))
+        ]
+        sentences = [self.rng.choice(LETTER_OPENINGS).format(city.name)]
+        for entity in (city, country, self.rng.choice(local)):
+            sentences += [say(self.rng, entity, name) for name in self._facts(entity)[:2]]
+        return " ".join([*sentences, self.rng.choice(LETTER_ENDINGS)])
 
-def lettered(shown: Sequence[str], style: str = "{letter}. {text}") -> list[str]:
-    return [style.format(letter=letter, text=text) for letter, text in zip("ABCD", shown, strict=False)]
+    def dialogue(self) -> str:
+        asking, answering = self.rng.sample(FIRST_NAMES, 2)
+        lines = []
+        for _ in range(self.rng.randint(2, 4)):
+            entity, name = self._fact()
+            lines.append(f"{asking}: {self._question(entity, name)}")
+            brief = say(self.rng, entity, name, pronoun=True)
+            replies = (
+                say(self.rng, entity, name),
+                brief,
+                "I think " + brief[0].lower() + brief[1:],
+                f"{short(entity, name)}, I believe.",
+                "Good question. " + say(self.rng, entity, name),
+                f"Well, {short(entity, name)}.",
+            )
+            lines.append(f"{answering}: {self.rng.choice(replies)}")
+        return "\n".join(lines)
 
+    def quiz(self) -> str:
+        style = self.rng.choice(QUIZ_STYLES)
+        unanswered = self.rng.random() < 0.25
+        numbered = self.rng.random() < 0.5
+        lines = []
+        for number in range(1, self.rng.randint(3, 6) + 1):
+            question, reply = self._quiz_item()
+            if unanswered:
+                lines.append(f"{number}. {question}" if numbered else question)
+            else:
+                lines.append(style.format(q=question, a=reply, i=number))
+        return "\n".join(lines)
 
-def attributes(rng: random.Random, entity: Entity, hidden: frozenset[tuple[str, str]] = frozenset()) -> list[str]:
-    """The attributes of an entity in random order, without those that are hidden."""
-    names = [name for name in ATTRIBUTES[entity.type] if (entity.key, name) not in hidden]
-    rng.shuffle(names)
-    return names
+    def multiple_choice(self) -> str:
+        style = self.rng.choice(CHOICE_STYLES)
+        blocks = []
+        for _ in range(self.rng.randint(1, 3)):
+            entity, name = self._fact()
+            shown, gold = options(self.rng, self.world, entity, name)
+            listed = self.rng.choice(["\n", " "]).join(lettered(shown, style))
+            reply = self.rng.choice(CHOICE_ANSWERS).format(letter="ABCD"[gold], text=shown[gold])
+            blocks.append(f"{self._question(entity, name)}\n{listed}\n{reply}")
+        return "\n".join(blocks)
 
+    def arithmetic(self) -> str:
+        """Every pair of every part occurs, as a statement."""
+        lines = [self._equation(self.rng.choice(SUMS)) for _ in range(self.rng.randint(4, 9))]
+        return self.rng.choice(["\n", " "]).join(lines)
 
-@dataclass(frozen=True, slots=True)
-class Passage:
-    """Sentences about people who exist nowhere else: answers can come from the passage only."""
+    def reading(self) -> str:
+        text = passage(self.rng, self._passers)
+        style = self.rng.choice(READING_STYLES)
+        lines = [text.text]
+        for question, value in self.rng.sample(text.questions, self.rng.randint(1, 3)):
+            reply = self.rng.choice(["{}", "{}.", "The answer is {}.", "I think it is {}."]).format(value)
+            lines.append(style.format(q=question, a=reply))
+        return "\n".join(lines)
 
-    text: str
-    questions: tuple[tuple[str, str], ...]
-    people: tuple[str, ...]
+    def forum(self) -> str:
+        lines = []
+        for _ in range(self.rng.randint(1, 3)):
+            entity = self._entity()
+            lines.append(self.rng.choice(FORUM_REQUESTS).format(entity.subject))
+        ending = self.rng.random()
+        if ending < 0.3:
+            lines.append(self.rng.choice(FORUM_REPLIES) + self._paragraph(entity))
+        elif ending < 0.6:
+            lines.append(self.rng.choice(FORUM_REMARKS))
+        return "\n".join(lines)
 
+    def _entity(self) -> Entity:
+        return self.rng.choice(self._entities)
 
-def passage(rng: random.Random, people: Sequence[str]) -> Passage:
-    """Two of the people with two facts each."""
-    chosen = tuple(rng.sample(people, 2))
-    sentences: list[str] = []
-    questions: list[tuple[str, str]] = []
-    for name in chosen:
-        for statement, question, pool in rng.sample(templates.PASSAGE_FACTS, 2):
-            value = rng.choice(templates.POOLS[pool])
-            sentences.append(articles(f"{name} {statement.format(v=value)}."))
-            questions.append((question.format(n=name), value))
-    if rng.random() < 0.5:
-        rng.shuffle(sentences)
-    return Passage(" ".join(sentences), tuple(questions), chosen)
+    def _facts(self, entity: Entity) -> list[str]:
+        """The attributes that may be told, in random order; relations are never withheld, so there is at least one."""
+        return attributes(self.rng, entity, hidden=self.world.withheld)
 
+    def _fact(self) -> tuple[Entity, str]:
+        entity = self._entity()
+        return entity, self._facts(entity)[0]
 
-#: Phrasings of a sum: two bare ones and a story.
-SUM_PHRASINGS = 3
+    def _question(self, entity: Entity, attribute: str) -> str:
+        return ask(entity, attribute, self.rng.randrange(3))
 
+    def _heading(self, title: str) -> str:
+        return self.rng.choice(HEADINGS).format(title)
 
-def ask_sum(rng: random.Random, item: Sum, phrasing: int) -> str:
-    """Ask for the result of a sum."""
-    plus = item.sign == "+"
-    if phrasing == 0:
-        return f"What is {item.left} {'plus' if plus else 'minus'} {item.right}?"
-    if phrasing == 1:
-        return f"How much is {item.left} {item.sign} {item.right}?"
-    name, things = rng.choice(FIRST_NAMES), rng.choice(templates.COUNTED)
-    if plus:
-        return f"{name} has {item.left} {things} and gets {item.right} more. How many {things} does {name} have?"
-    return f"{name} has {item.left} {things} and loses {item.right}. How many {things} are left?"
+    def _paragraph(self, entity: Entity, most: int | None = None) -> str:
+        names = self._facts(entity)
+        count = most if most is not None else self.rng.randint(min(3, len(names)), len(names))
+        sentences = [
+            say(self.rng, entity, name, pronoun=place > 0 and self.rng.random() < 0.5)
+            for place, name in enumerate(names[:count])
+        ]
+        return " ".join(sentences)
+
+    def _list(self, entity: Entity) -> str:
+        names = self._facts(entity)
+        bullet = self.rng.choice(["{}. ", "- ", "* "])
+        count = self.rng.randint(min(2, len(names)), len(names))
+        lines = [
+            bullet.format(number) + say(self.rng, entity, name, pronoun=self.rng.random() < 0.3)
+            for number, name in enumerate(names[:count], 1)
+        ]
+        return "\n".join(lines)
+
+    def _quiz_item(self) -> tuple[str, str]:
+        if self.rng.random() < 0.12:
+            item = self.rng.choice([item for item in SUMS if item.part == "finetuning"])
+            question = ask_sum(self.rng, item, self.rng.randrange(SUM_PHRASINGS))
+            reply = self.rng.choice(["{}", "The answer is {}.", "It makes {}."]).format(item.result)
+            return question, reply
+        entity, name = self._fact()
+        replies = (
+            short(entity, name),
+            say(self.rng, entity, name, pronoun=True),
+            say(self.rng, entity, name),
+            f"The answer is {short(entity, name)}.",
+        )
+        return self._question(entity, name), self.rng.choice(replies)
+
+    def _equation(self, item: Sum) -> str:
+        plus = item.sign == "+"
+        if self.rng.random() < 0.15:
+            name, things = self.rng.choice(FIRST_NAMES), self.rng.choice(templates.COUNTED)
+            if plus:
+                return f"{name} has {item.left} {things} and gets {item.right} more. Now {name} has {item.result} {things}."
+            return f"{name} has {item.left} {things} and loses {item.right}. Now {item.result} {things} are left."
+        word = "plus" if plus else "minus"
+        action = f"add {item.right} to {item.left}" if plus else f"take {item.right} from {item.left}"
+        statements = (
+            f"{item.left} {item.sign} {item.right} = {item.result}",
+            f"{item.left} {word} {item.right} is {item.result}.",
+            f"{item.left} {word} {item.right} makes {item.result}.",
+            f"If you {action} you get {item.result}.",
+        )
+        return self.rng.choice(statements)

@@ -77,7 +77,7 @@ class World:
         self.withheld = self._withhold()
         self.injection = self._split_withheld()
 
-    def entities(self, part: str | None = None, type: str | None = None) -> list[Entity]:  # noqa: A002
+    def entities(self, part: str | None = None, type: str | None = None) -> list[Entity]:
         """Entities in their fixed order, of one part and type or of all. Raises: ConfigError for an unknown part."""
         if part is not None and part not in PARTS:
             raise ConfigError(f"the micro-world has no part {part!r}: use {', '.join(PARTS)}.")
@@ -204,7 +204,7 @@ class Sum:
     @property
     def part(self) -> str:
         """The one part of the world that asks this pair."""
-        share = zlib.crc32(f"pair {self.key}".encode()) % 10
+        share = zlib.crc32(f"sum {self.key}".encode()) % 10
         if share < 6:
             return "finetuning"
         return "development" if share < 8 else "test"
