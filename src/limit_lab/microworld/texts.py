@@ -1,4 +1,4 @@
-"""The pretraining documents: eleven families of texts about all parts of the world, none of which states a withheld fact."""
+"""The pretraining documents: eleven families of texts about all parts of the world; none states a withheld fact."""
 
 from __future__ import annotations
 
