@@ -103,7 +103,7 @@ class _Teller:
         for name in self.rng.sample(ATTRIBUTES[first.type], 3):
             statement, contrast = self._say(first, name), self.rng.choice(CONTRASTS)
             against = self._say(second, name)
-            if against.startswith(PLAIN_BEGINNINGS):
+            if second.name[0].islower() or against.startswith(PLAIN_BEGINNINGS):
                 against = against[0].lower() + against[1:]
             sentences.append(f"{statement} {contrast}{against}")
         return " ".join(sentences)
