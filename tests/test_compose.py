@@ -35,9 +35,7 @@ def refused(overrides: list[str], user: Path) -> str:
 @pytest.mark.parametrize("path", FILES, ids=label)
 def test_a_yaml_opens_with_its_command_and_what_it_is(path: Path, user: Path) -> None:
     lines = path.read_text(encoding="utf-8").splitlines()
-    assert (lines[0] == "# @package _global_") == (path.parent.name in ADDED), (
-        "Hydra reads the package in the first line only"
-    )
+    assert (lines[0] == "# @package _global_") == (path.parent.name in ADDED), "Hydra reads the package in the first line only"
     command, what = lines[1:3] if path.parent.name in ADDED else lines[:2]
     assert command.startswith("# python -m limit_lab ")
     assert what.startswith("# ")

@@ -66,9 +66,7 @@ def imported(path: Path) -> Iterator[str]:
         if isinstance(node, ast.If):
             pending += node.orelse if "TYPE_CHECKING" in ast.unparse(node.test) else node.body + node.orelse
         elif isinstance(node, ast.Try):
-            pending += (
-                node.body + node.orelse + node.finalbody + [line for handler in node.handlers for line in handler.body]
-            )
+            pending += node.body + node.orelse + node.finalbody + [line for handler in node.handlers for line in handler.body]
         elif isinstance(node, ast.ClassDef | ast.With):
             pending += node.body
         elif isinstance(node, ast.Import):

@@ -129,9 +129,9 @@ def _study(cells: list[Study]) -> None:
     from limit_lab import plan
 
     plan.preflight(cells)
-    from limit_lab import study
+    from limit_lab.study import run
 
-    study.run(cells)
+    run(cells)
 
 
 def _plan(cells: list[Study]) -> None:
@@ -141,21 +141,21 @@ def _plan(cells: list[Study]) -> None:
 
 
 def _report(cells: list[Study]) -> None:
-    from limit_lab import study
+    from limit_lab.study import report
 
-    study.report(cells)
+    report(cells)
 
 
 def _mix(cells: list[Study]) -> None:
-    from limit_lab import study
+    from limit_lab.study import mix
 
-    study.mix(cells)
+    mix(cells)
 
 
 def _export(cells: list[Study]) -> None:
-    from limit_lab import study
+    from limit_lab.study import export
 
-    study.export(cells)
+    export(cells)
 
 
 def _pretrain_micro(cells: list[Study]) -> None:

@@ -44,9 +44,7 @@ def directories(user: Path | None = None) -> list[Path]:
     if user is None:
         return [config_dir()]
     if not user.is_dir():
-        raise ConfigError(
-            f"--config-dir {user} is no folder: create it, with groups such as {user}/mixture/mine.yaml inside."
-        )
+        raise ConfigError(f"--config-dir {user} is no folder: create it, with groups such as {user}/mixture/mine.yaml inside.")
     return [config_dir(), user.resolve()]
 
 
@@ -102,9 +100,7 @@ def _sentence(error: Exception, overrides: list[str], user: Path | None) -> str:
     if error.__cause__ is not None:
         text = message.splitlines()[0].removeprefix("Error merging override ")
         if made := re.search(r"dict is not a subclass of (\w+)", str(error.__cause__)):
-            return (
-                f"{text}: the command line cannot make a new {made[1]}; write it in a YAML file of your own --config-dir."
-            )
+            return f"{text}: the command line cannot make a new {made[1]}; write it in a YAML file of your own --config-dir."
         return f"{text}: {_first_line(error.__cause__)}."
     return _first_line(error)
 
@@ -125,9 +121,7 @@ def _misfit(config: str, message: str, places: list[Path]) -> str:
     if path.is_file():
         text = path.read_text(encoding="utf-8")
         content: Any = OmegaConf.to_container(OmegaConf.load(path), resolve=False)
-        content = (
-            {key: value for key, value in content.items() if key != "defaults"} if isinstance(content, dict) else content
-        )
+        content = {key: value for key, value in content.items() if key != "defaults"} if isinstance(content, dict) else content
         package = "" if re.match(r"#\s*@package _global_", text) or "/" not in config else config.split("/")[0]
         kind = lines.child(Study, package) if package else Study
         found = list(lines.unknown(content, kind, package))

@@ -228,9 +228,7 @@ class Task:
     def __post_init__(self) -> None:
         _one_of("gauntlet.tasks.*.type", self.type, ("language_modeling", "multiple_choice", "schema", "generation"))
         if self.type == "schema" and self.template:
-            raise ConfigError(
-                f"the schema task {self.label} has no one question to put in a template: set template: false."
-            )
+            raise ConfigError(f"the schema task {self.label} has no one question to put in a template: set template: false.")
         if self.type == "generation" and self.has_categories:
             raise ConfigError(f"the generation task {self.label} cannot be split by category: leave has_categories out.")
         if self.baseline >= 1:

@@ -34,9 +34,7 @@ def parse(overrides: Sequence[str]) -> list[Override]:
         try:
             parsed += OverridesParser.create().parse_overrides([override])
         except HydraException as error:
-            raise ConfigError(
-                f"{override!r} is no override: write key=value, and quote a value with special signs."
-            ) from error
+            raise ConfigError(f"{override!r} is no override: write key=value, and quote a value with special signs.") from error
     return parsed
 
 
@@ -107,9 +105,7 @@ def expand(overrides: Sequence[str], directories: Sequence[Path]) -> list[list[s
         if not override.is_sweep_override():
             axes.append([text])
         elif isinstance(value, Glob):
-            axes.append(
-                [f"{override.get_key_element()}={name}" for name in value.filter(known.get(override.key_or_group, []))]
-            )
+            axes.append([f"{override.get_key_element()}={name}" for name in value.filter(known.get(override.key_or_group, []))])
         elif override.is_discrete_sweep():
             axes.append([f"{override.get_key_element()}={item}" for item in override.sweep_string_iterator()])
         else:

@@ -60,9 +60,7 @@ def _token_lines(study: Study, count: int) -> list[tuple[str, str]]:
         return [("tokens", "unknown until the rows are read (data.sources.*.prompt_tokens, response_tokens)")]
     width = study.finetune.max_seq_tokens
     sources = study.data.sources
-    shares = {
-        name: n * (sources[name].response_tokens or 0.0) / expected.response for name, n in study.mixture.samples.items()
-    }
+    shares = {name: n * (sources[name].response_tokens or 0.0) / expected.response for name, n in study.mixture.samples.items()}
     return [
         (
             "tokens",

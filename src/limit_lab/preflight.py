@@ -30,9 +30,7 @@ def gpus() -> int:
             count = sum(line.startswith("GPU ") for line in listed.stdout.splitlines())
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     return (
-        count
-        if visible is None
-        else min(count, len([name for name in visible.split(",") if name.strip() not in ("", "-1")]))
+        count if visible is None else min(count, len([name for name in visible.split(",") if name.strip() not in ("", "-1")]))
     )
 
 

@@ -20,9 +20,7 @@ DRAWS = 2000
 #: Draws x clusters that are held in memory at once (32 MiB of float64).
 BLOCK = 2**22
 LEVEL = 0.95
-METHOD = (
-    "95 % percentile bootstrap over entities or prompts (items that share one move together), given these trained models"
-)
+METHOD = "95 % percentile bootstrap over entities or prompts (items that share one move together), given these trained models"
 
 Verdict = Literal["yes", "no", "not determined"]
 

@@ -58,7 +58,8 @@ def mix(cells: list[Study]) -> None:
     for study in cells:
         card = mix_rows(study, tokenizer_of(study)).card
         print(
-            f"{study.mixture.name}: {card['documents']:,} documents, {card['tokens']:,} tokens, {card['target_tokens']:,} targets"
+            f"{study.mixture.name}: {card['documents']:,} documents, {card['tokens']:,} tokens, "
+            f"{card['target_tokens']:,} of them targets"
         )
         for name, source in card["sources"].items():
             print(
@@ -166,9 +167,7 @@ def _finetune(study: Study, mixed: Mixed, base: Path, folder: Path, mark: Mappin
     model = load_model(base)
 
     def work(training: Path) -> dict[str, Any]:
-        print(
-            f"  finetune: {mixed.card['documents']:,} documents, {mixed.card['tokens']:,} tokens, {study.finetune.duration}"
-        )
+        print(f"  finetune: {mixed.card['documents']:,} documents, {mixed.card['tokens']:,} tokens, {study.finetune.duration}")
         outcome = train(model, mixed.documents, study.finetune, study.hardware, training, seed=study.seeds.training)
         export_model(model, base, place / "model", card=_model_card(study, mixed.card))
         return outcome
@@ -177,9 +176,7 @@ def _finetune(study: Study, mixed: Mixed, base: Path, folder: Path, mark: Mappin
 
 
 def _model_card(study: Study, card: Mapping[str, Any]) -> str:
-    sources = "\n".join(
-        f"- {name}: {one['kept']} samples, licence: {one['licence']}" for name, one in card["sources"].items()
-    )
+    sources = "\n".join(f"- {name}: {one['kept']} samples, licence: {one['licence']}" for name, one in card["sources"].items())
     return f"# {study.model.name} fine-tuned on {study.mixture.name}\n\nPrompt format: {study.prompt.format}\n\n{sources}\n"
 
 
@@ -260,9 +257,7 @@ def _answers(study: Study, folder: Path, mark: Mapping[str, str]) -> dict[str, A
 
 def _pairs(cells: list[Study], made: list[str]) -> list[str]:
     """Judge every cell against the baseline cell of its study."""
-    baseline = next(
-        (name for study, name in zip(cells, made, strict=True) if study.mixture.name == study.study.baseline), None
-    )
+    baseline = next((name for study, name in zip(cells, made, strict=True) if study.mixture.name == study.study.baseline), None)
     if baseline is None:
         return []
     return [_pair(study, name, baseline) for study, name in zip(cells, made, strict=True) if name != baseline]

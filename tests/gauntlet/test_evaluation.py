@@ -26,9 +26,7 @@ TASKS = [
 @pytest.fixture
 def data(tmp_path: Path) -> Path:
     folder = tmp_path / "data"
-    choice = [
-        {"query": f"q{n} ", "choices": ["red", "blue", "red"], "gold": n % 3, "entity": f"e{n // 2}"} for n in range(6)
-    ]
+    choice = [{"query": f"q{n} ", "choices": ["red", "blue", "red"], "gold": n % 3, "entity": f"e{n // 2}"} for n in range(6)]
     write_rows(folder, "choice.jsonl", choice)
     write_rows(folder, "pairs.jsonl", [{"context_options": ["he", "she"], "continuation": "left", "gold": 0}] * 3)
     cloze = [{"context": f"c{n}", "continuation": "xyz", "category": "mn"[n % 2], "group": "injection"} for n in range(6)]
@@ -63,9 +61,7 @@ def test_records_and_result(toy_model: MPT, toy_tokenizer: Tokenizer, data: Path
     assert read_rows(tmp_path / "items" / "open.jsonl")[0]["nll"] is None
 
 
-def test_batch_budgets_change_nothing_that_counts(
-    toy_model: MPT, toy_tokenizer: Tokenizer, data: Path, tmp_path: Path
-) -> None:
+def test_batch_budgets_change_nothing_that_counts(toy_model: MPT, toy_tokenizer: Tokenizer, data: Path, tmp_path: Path) -> None:
     for budget in (1, 64, 16384):
         run(toy_model, toy_tokenizer, suite_of(*TASKS, batch_tokens=budget), data, tmp_path / str(budget))
     for task in TASKS:
@@ -110,9 +106,7 @@ def test_a_killed_evaluation_goes_on_at_the_next_task(
     before = (items / "choice.jsonl").stat().st_mtime_ns
 
     labels: list[str] = []
-    monkeypatch.setattr(
-        scoring, "outcomes", lambda *rest, real=scoring.outcomes: labels.append(rest[2].label) or real(*rest)
-    )
+    monkeypatch.setattr(scoring, "outcomes", lambda *rest, real=scoring.outcomes: labels.append(rest[2].label) or real(*rest))
     assert run(toy_model, toy_tokenizer, suite_of(*TASKS), data, tmp_path / "killed") == whole
     assert labels == ["cloze"]
     assert (items / "choice.jsonl").stat().st_mtime_ns == before

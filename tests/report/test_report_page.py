@@ -214,7 +214,5 @@ def test_the_report_imports_neither_torch_nor_matplotlib() -> None:
     heavy = {"torch", "lightning", "transformers", "matplotlib", "jinja2"}
     code = f"import sys, limit_lab.report; print({heavy} & set(sys.modules))"
     source = str(Path(report.__file__).parents[2])
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True, env={"PYTHONPATH": source}
-    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env={"PYTHONPATH": source})
     assert done.stdout.strip() == "set()"

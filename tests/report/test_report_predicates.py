@@ -89,9 +89,7 @@ def test_a_verdict_follows_the_fixed_rule(
         ),
     ],
 )
-def test_what_cannot_be_judged_says_why(
-    study: tuple[Path, list[str], list[str]], words: dict[str, Any], reason: str
-) -> None:
+def test_what_cannot_be_judged_says_why(study: tuple[Path, list[str], list[str]], words: dict[str, Any], reason: str) -> None:
     found = judge(study, **words)
     assert found.verdict == "not determined"
     assert reason in found.reason

@@ -75,9 +75,7 @@ class Journal(Callback):
     def _record(self, trainer: pl.Trainer) -> None:
         step = trainer.global_step
         if not torch.isfinite(torch.tensor(self.loss)):
-            raise LimitLabError(
-                f"the loss is {self.loss} at step {step}: lower finetune.learning_rate or finetune.clip_norm."
-            )
+            raise LimitLabError(f"the loss is {self.loss} at step {step}: lower finetune.learning_rate or finetune.clip_norm.")
         rate = trainer.optimizers[0].param_groups[0]["lr"]
         row = {"step": step, "loss": self.loss, "grad_norm": self.norm, "learning_rate": rate, "targets": self.targets}
         with self.metrics.open("a", encoding="utf-8") as file:

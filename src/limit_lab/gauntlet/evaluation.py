@@ -64,9 +64,7 @@ def _inputs(suite: Gauntlet, task: Task, data: Path, prompting: str, prompt_form
     }
 
 
-def _once(
-    folder: Path, task: Task, inputs: Mapping[str, Any], ask: Callable[[], list[dict[str, Any]]]
-) -> list[dict[str, Any]]:
+def _once(folder: Path, task: Task, inputs: Mapping[str, Any], ask: Callable[[], list[dict[str, Any]]]) -> list[dict[str, Any]]:
     """The task's records, from disk if they are there for the same inputs. The mark is removed first and written last."""
     rows, mark = folder / f"{task.label}.jsonl", folder / f"{task.label}.inputs.json"
     if rows.is_file() and mark.is_file() and store.read_json(mark)["fingerprint"] == fingerprint(inputs):

@@ -82,9 +82,7 @@ def outcomes(
         text = clean(task, tokenizer.decode(tokens, skip_special_tokens=True))
         gold = labels(task, row)
         correct = int(any(text.startswith(label) for label in gold))
-        found.append(
-            {"correct": correct, "prediction": text, "gold": gold, "nll": None, "prompt_sha": fingerprint([prompt])}
-        )
+        found.append({"correct": correct, "prediction": text, "gold": gold, "nll": None, "prompt_sha": fingerprint([prompt])})
     return found
 
 

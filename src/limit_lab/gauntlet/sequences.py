@@ -49,9 +49,7 @@ def prompt_tokens(tokenizer: Tokenizer, prompt: Prompt, room: int) -> list[int]:
     """The last ``room`` tokens of a generation prompt. Raises: EvalError when nothing would be left of it."""
     kept = _last(_contexts(tokenizer, prompt)[0], room)
     if not kept:
-        raise EvalError(
-            f"a prompt keeps no token in the {room} that the longest answer leaves: raise gauntlet.max_seq_tokens."
-        )
+        raise EvalError(f"a prompt keeps no token in the {room} that the longest answer leaves: raise gauntlet.max_seq_tokens.")
     return kept
 
 

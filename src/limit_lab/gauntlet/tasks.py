@@ -48,9 +48,7 @@ def read(task: Task, data: Path) -> list[Row]:
     rows = read_rows(path)
     wanted = len(rows) if task.rows is None else task.rows
     if not rows or len(rows) < wanted:
-        raise DataError(
-            f"{path} has {len(rows)} rows, and the task {task.label} needs {max(wanted, 1)}: use a longer file."
-        )
+        raise DataError(f"{path} has {len(rows)} rows, and the task {task.label} needs {max(wanted, 1)}: use a longer file.")
     rows = rows[:wanted]
     for line, row in enumerate(rows, 1):
         wrong = _wrong_field(task, row, with_thought="chain_of_thought" in rows[0])

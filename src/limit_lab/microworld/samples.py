@@ -51,9 +51,7 @@ def rows(source: str, world: World, n: int, part: str = "finetuning") -> list[Ro
     if source not in AVAILABLE:
         raise DataError(f"the micro-world has no source {source!r}{did_you_mean(source, AVAILABLE)}")
     if n > AVAILABLE[source]:
-        raise DataError(
-            f"the micro-world's source {source} has {AVAILABLE[source]:,} rows: ask for {n:,} or fewer of them."
-        )
+        raise DataError(f"the micro-world's source {source} has {AVAILABLE[source]:,} rows: ask for {n:,} or fewer of them.")
     if source == "instruct":
         return _instruct(world, n, part)
     if source == "lima":

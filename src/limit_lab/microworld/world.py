@@ -81,9 +81,7 @@ class World:
         """Entities in their fixed order, of one part and type or of all. Raises: ConfigError for an unknown part."""
         if part is not None and part not in PARTS:
             raise ConfigError(f"the micro-world has no part {part!r}: use {', '.join(PARTS)}.")
-        return [
-            entity for entity in self._entities if part in (None, entity.part) and (type is None or type == entity.type)
-        ]
+        return [entity for entity in self._entities if part in (None, entity.part) and (type is None or type == entity.type)]
 
     def facts(self, part: str | None = None) -> list[Fact]:
         """Every (entity, attribute) of one part, or of all."""
@@ -129,9 +127,7 @@ class World:
         return entity
 
     def _withhold(self) -> frozenset[tuple[str, str]]:
-        candidates = [
-            (entity.key, attribute) for entity, attribute in self.facts("finetuning") if attribute in templates.POOLS
-        ]
+        candidates = [(entity.key, attribute) for entity, attribute in self.facts("finetuning") if attribute in templates.POOLS]
         rng = random.Random(f"withheld {VERSION} {self.seed}")
         return frozenset(rng.sample(candidates, round(WITHHELD_SHARE * len(candidates))))
 
@@ -211,9 +207,7 @@ class Sum:
 
 
 #: Every sum; results are never negative.
-SUMS = tuple(
-    Sum(left, sign, right) for left in NUMBERS for sign in "+-" for right in NUMBERS if sign == "+" or right <= left
-)
+SUMS = tuple(Sum(left, sign, right) for left in NUMBERS for sign in "+-" for right in NUMBERS if sign == "+" or right <= left)
 
 
 def sums(part: str | None = None) -> list[Sum]:

@@ -66,9 +66,7 @@ def _embedded(name: str, seed: int) -> Rows:
 
     made = samples.rows(name, World(seed), samples.AVAILABLE[name])
     rows = [
-        Row(
-            index=index, prompt=row["prompt"], response=row["response"], facts=tuple(row["facts"]), template=row["template"]
-        )
+        Row(index=index, prompt=row["prompt"], response=row["response"], facts=tuple(row["facts"]), template=row["template"])
         for index, row in enumerate(made)
     ]
     return Rows(rows=rows, sha256=fingerprint({"world": seed, "version": VERSION, "source": name}))

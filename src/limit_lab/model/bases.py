@@ -35,9 +35,7 @@ def _random(study: Study) -> Path:
 
     shape = study.model
     if shape.tokenizer is None:
-        raise ModelError(
-            f"model={shape.name} has neither path nor tokenizer: set model.path=FOLDER or model.tokenizer=FOLDER."
-        )
+        raise ModelError(f"model={shape.name} has neither path nor tokenizer: set model.path=FOLDER or model.tokenizer=FOLDER.")
     inputs = {"shape": plain(shape), "tokenizer": store.sha256(Path(shape.tokenizer) / "tokenizer.json")}
     folder = Path(study.runs) / "models" / f"{shape.name}-{fingerprint(inputs)}"
 

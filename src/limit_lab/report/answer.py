@@ -59,9 +59,7 @@ def _benchmarks(cells: Sequence[Cell]) -> str:
         return ""
     leader, second = ranked[0], ranked[1]
     ahead = _lead(leader, second)
-    text = (
-        f"On the benchmarks, asked with raw prompts, {leader.name} scores {average(leader, 'raw').estimate().text()} of 100"
-    )
+    text = f"On the benchmarks, asked with raw prompts, {leader.name} scores {average(leader, 'raw').estimate().text()} of 100"
     text += f", {ahead.text()} points ahead of {second.name}"
     text += "" if ahead.low > 0 else ", so which of the two leads is not determined"
     for cell in ranked[2:]:
@@ -76,9 +74,7 @@ def _template(cells: Sequence[Cell]) -> str:
     if len(template) < 2 or len(raw) < 2 or template[0] is raw[0]:
         return ""
     best = average(template[0], "template").estimate()
-    return (
-        f"Asked inside the instruction template, a separate measure, {template[0].name} scores highest with {best.text()}."
-    )
+    return f"Asked inside the instruction template, a separate measure, {template[0].name} scores highest with {best.text()}."
 
 
 def _judge(cells: Sequence[Cell], pairs: Sequence[Pair], scores: Scores) -> str:

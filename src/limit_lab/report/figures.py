@@ -156,9 +156,7 @@ def _label(figure: Figure, axes: Axes, points: Mapping[str, tuple[Estimate, Esti
     even = axes.transData.transform((0, 50))[1]
     taken.append(Bbox([[frame.x0, even - 2], [frame.x1, even + 2]]))
     for name, (x, y) in points.items():
-        text = axes.annotate(
-            name, (x.value * 100, y.value * 100), (0, 0), textcoords="offset points", va="center", color=INK
-        )
+        text = axes.annotate(name, (x.value * 100, y.value * 100), (0, 0), textcoords="offset points", va="center", color=INK)
         costs = []
         for place in PLACES:
             _move(text, place)

@@ -32,9 +32,7 @@ def differing(cells: Sequence[Cell]) -> Table | None:
 def written(cells: Sequence[Cell]) -> str:
     """First and last time a cell was recorded."""
     times = sorted(str(cell.summary["provenance"].get("written", "")) for cell in cells)
-    first, last = (
-        time[:16].replace("T", " ") + (" UTC" if time.endswith("+00:00") else "") for time in (times[0], times[-1])
-    )
+    first, last = (time[:16].replace("T", " ") + (" UTC" if time.endswith("+00:00") else "") for time in (times[0], times[-1]))
     return first if first == last else f"{first} to {last}"
 
 

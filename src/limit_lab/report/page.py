@@ -96,8 +96,7 @@ def _paradigms(cells: Sequence[Cell], pairs: Sequence[Pair], scores: Scores) -> 
     return {
         "legend": look,
         "suites": sorted({suite.name for cell in cells for suite in cell.suites.values()}),
-        "panels": [_average_panel(cells, scores, prompting, look) for prompting in asked]
-        + _rate_panels(pairs, scores, look),
+        "panels": [_average_panel(cells, scores, prompting, look) for prompting in asked] + _rate_panels(pairs, scores, look),
         "overview": tables.overview(cells, judged, scores),
         "plane": _plane(cells, judged, scores, look),
         "categories": [_categories(cells, scores, prompting, look) for prompting in asked],

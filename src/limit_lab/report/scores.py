@@ -127,8 +127,7 @@ def measure(cells: Sequence[Cell], pairs: Sequence[Pair]) -> Scores:
     """Estimate everything that tables and figures show."""
     return Scores(
         cells={
-            cell.name: {prompting: _suite(cell, prompting, suite) for prompting, suite in cell.suites.items()}
-            for cell in cells
+            cell.name: {prompting: _suite(cell, prompting, suite) for prompting, suite in cell.suites.items()} for cell in cells
         },
         pairs={pair.id: _pair(pair) for pair in pairs},
     )

@@ -72,9 +72,7 @@ def overview(cells: Sequence[Cell], pairs: Sequence[Pair], scores: Scores) -> Ta
             row.append(Number(rates[cell.name]) if cell.name in rates else own)
         rows.append(row)
     kept = [i for i in range(len(columns)) if any(row[i] != NOT_STATED for row in rows)]
-    return Table(
-        "The cells under both paradigms, in %", [columns[i] for i in kept], [[row[i] for i in kept] for row in rows]
-    )
+    return Table("The cells under both paradigms, in %", [columns[i] for i in kept], [[row[i] for i in kept] for row in rows])
 
 
 def samples(cell: Cell) -> str:
@@ -142,9 +140,7 @@ def _partner_table(cells: Sequence[Cell], scores: Scores, prompting: str, exact:
     if groups == ["elicitation", "injection"]:
         note += " Elicitation: facts met in pretraining. Injection: facts met only in fine-tuning."
     words = "raw prompts" if prompting == "raw" else "in the template"
-    return Table(
-        f"{exact.label} and {likely.label}: the same questions written out and ranked, {words}", columns, rows, note
-    )
+    return Table(f"{exact.label} and {likely.label}: the same questions written out and ranked, {words}", columns, rows, note)
 
 
 def _partners(cells: Sequence[Cell], prompting: str) -> list[tuple[Task, Task]]:
