@@ -136,7 +136,8 @@ def _pronouns(world: World, part: str) -> list[Row]:
     for entity, attribute in world.facts(part):
         beginnings = _open_statements(attribute)
         value = entity.facts[attribute]
-        others = [other for other in world.entities(part, entity.type) if other.facts[attribute] != value]
+        alike = [other for other in world.entities(part, entity.type) if other.pronoun == entity.pronoun]
+        others = [other for other in alike if other.facts[attribute] != value]
         if not beginnings or not others:
             continue
         rng = _rng(world, "pronoun_schema", f"{entity.key} {attribute}")
@@ -174,6 +175,7 @@ def _yes_or_no(world: World, entity: Entity, attribute: str, phrasing: int) -> R
 
 
 def _arithmetic(world: World, part: str) -> list[Row]:
+    """Every sum in every phrasing. A category holds each pair once, so no shot gives the answer to its own pair."""
     rows = []
     for item in sums(part):
         for phrasing in range(SUM_PHRASINGS):
@@ -184,6 +186,7 @@ def _arithmetic(world: World, part: str) -> list[Row]:
                     "continuation": str(item.result),
                     "entity": item.key,
                     "group": "elicitation",
+                    "category": f"phrasing {phrasing}, {'larger' if item.left >= item.right else 'smaller'} number first",
                 }
             )
     return rows
