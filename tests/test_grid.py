@@ -5,16 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from standins import gauntlets
 
 from limit_lab.compose import compose
 from limit_lab.errors import ConfigError
 from limit_lab.grid import cells
+from tests.folders import user_configs
 
 
 @pytest.fixture
 def user(tmp_path: Path) -> Path:
-    return gauntlets(tmp_path)
+    return user_configs(tmp_path)
 
 
 def names(overrides: list[str], user: Path) -> list[str]:

@@ -10,13 +10,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from standins import gauntlets
 
 import limit_lab
 from limit_lab import __main__ as door
 from limit_lab.config import VERBS, Study
 from limit_lab.errors import ConfigError, DataError
 from limit_lab.help import VERBS as EXPLAINED
+from tests.folders import user_configs
 
 Calls = list[list[Study]]
 
@@ -24,7 +24,7 @@ Calls = list[list[Study]]
 @pytest.fixture
 def user(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The arguments that add stand-in groups, in an empty working directory."""
-    groups = gauntlets(tmp_path / "groups")
+    groups = user_configs(tmp_path / "groups")
     (tmp_path / "empty").mkdir()
     monkeypatch.chdir(tmp_path / "empty")
     return ["--config-dir", str(groups)]

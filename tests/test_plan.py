@@ -7,20 +7,20 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from standins import gauntlets
 
 from limit_lab import estimate, plan, preflight
 from limit_lab.compose import compose
 from limit_lab.config import Study, Task
 from limit_lab.errors import PreflightError
 from limit_lab.grid import cells
+from tests.folders import user_configs
 
 PAPER = "+experiment=paper_7b_lima_plus_instruct"
 
 
 @pytest.fixture
 def user(tmp_path: Path) -> Path:
-    return gauntlets(tmp_path / "groups")
+    return user_configs(tmp_path / "groups")
 
 
 def study_of(overrides: list[str], user: Path) -> list[Study]:
@@ -103,7 +103,7 @@ def test_rows_and_prompts_are_counted_from_files(tmp_path: Path, user: Path) -> 
     (tmp_path / "prompts.jsonl").write_text('{"a": 1}\n\n{"a": 2}\n', encoding="utf-8")
     (tmp_path / "task.jsonl").write_text("{}\n" * 5, encoding="utf-8")
     study = compose([f"answers.prompts={tmp_path}/prompts.jsonl", f"gauntlet.data={tmp_path}"], user)
-    task = Task(label="a", type="schema", file="task.jsonl", category="c")
+    task = Task(label="a", type="schema", file="task.jsonl", category="c", template=False)
     tasks = [task, replace(task, label="b", rows=3), replace(task, label="d", file="absent.jsonl")]
     study = replace(study, gauntlet=replace(study.gauntlet, tasks=tasks, average=[]))
     assert estimate.prompts(study) == 2
