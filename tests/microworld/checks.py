@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 
 from limit_lab.microworld.world import PARTS, World
 
@@ -18,13 +18,13 @@ def foreign_names(world: World, part: str, texts: Iterable[str]) -> set[str]:
     return {name for name in names if name in words or name.lower() in words}
 
 
-def sentences(document: str) -> Iterator[str]:
-    """Sentences, lines and the entries of fact boxes stay whole where they may carry a subject and its value."""
-    yield from re.split(r"(?<=[.?!])\s+(?=[A-Z0-9])", document.replace("\n", " "))
+def segments(document: str) -> list[str]:
+    """Lines, sentences and what stands before a colon."""
+    return re.split(r"\n|(?<=[.?!:])\s+", document)
 
 
 def stated_withheld(world: World, documents: Iterable[str], withheld: Iterable[tuple[str, str]]) -> set[tuple[str, str]]:
-    """Facts whose entity and value share a sentence, or whose entity opens a text and a pronoun carries on."""
+    """Facts whose value stands in a segment that names the entity, or in one that names none and comes after it."""
     by_key: dict[str, list[tuple[str, str]]] = {}
     for key, attribute in withheld:
         value = world.entity(key).facts[attribute]
@@ -34,7 +34,7 @@ def stated_withheld(world: World, documents: Iterable[str], withheld: Iterable[t
     found: set[tuple[str, str]] = set()
     for document in documents:
         subject: set[str] = set()
-        for sentence in sentences(document):
+        for sentence in segments(document):
             words = set(re.findall(r"[a-z]+", sentence.lower()))
             named = {word for word in words if word in keys}
             subject = named or subject
