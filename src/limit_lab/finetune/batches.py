@@ -90,7 +90,8 @@ class FromStep(Sampler[int]):
         self.step = step
 
     def __len__(self) -> int:
-        return len(self.batches) - self.step * self.batches.accumulation
+        # the whole run: a resumed Lightning loop goes on counting from the batches it has already done
+        return len(self.batches)
 
     def __iter__(self) -> Iterator[int]:
         return iter(range(self.step * self.batches.accumulation, len(self.batches)))

@@ -1,0 +1,117 @@
+"""Loss, batches, golden trace and resume of the trainer."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from limit_lab.config import Finetune, Hardware
+from limit_lab.errors import DataError
+from limit_lab.finetune import train as trainer
+from limit_lab.finetune.batches import IGNORE, Batches, pack
+from limit_lab.finetune.module import learning_rate_factor, target_loss
+from limit_lab.finetune.train import read_metrics, train
+from limit_lab.model.mpt import MPT, MPTConfig
+from limit_lab.prompt import Document
+
+SHAPE = MPTConfig(d_model=16, n_layers=2, n_heads=2, vocab_size=40, max_seq_len=64)
+CPU = Hardware(name="cpu", micro_batch="8doc")
+
+
+def model() -> MPT:
+    made = MPT(SHAPE)
+    made.initialise(3)
+    return made
+
+
+def some_documents(n: int = 21) -> list[Document]:
+    rng = random.Random(7)
+    made = []
+    for row in range(n):
+        ids = [rng.randrange(40) for _ in range(rng.randint(4, 20))]
+        made.append(Document(ids=ids, prompt_tokens=rng.randint(1, len(ids) - 2), source="x", row=row))
+    return made
+
+
+def recipe(**changes: object) -> Finetune:
+    base = Finetune(
+        name="test", duration="2ep", batch="8doc", max_seq_tokens=32, learning_rate=1e-2, warmup="2step", precision="fp32"
+    )
+    return replace(base, **changes)  # type: ignore[arg-type]
+
+
+def losses(folder: Path) -> list[float]:
+    return [row["loss"] for row in read_metrics(folder / "metrics.jsonl")]
+
+
+def test_packed_documents_cannot_see_one_another() -> None:
+    made, documents = model().eval(), some_documents()
+    packed = target_loss(made, pack(documents, 32, 1))
+    apart = sum(target_loss(made, pack([one], 32, 1)) for one in documents)
+    assert pack(documents, 32, 1).ids.shape[0] < len(documents)
+    torch.testing.assert_close(packed, apart, atol=5e-5, rtol=1e-5)
+
+
+def test_labels_are_the_response_and_its_end_only() -> None:
+    batch = pack([Document(ids=[5, 6, 7, 8, 9], prompt_tokens=3, source="x", row=0)], 8, 2)
+    assert batch.labels.tolist() == [[IGNORE, IGNORE, 8, 9, IGNORE]]
+
+
+@pytest.mark.parametrize("micro", ["8doc", "3doc", "1doc"])
+def test_losses_do_not_depend_on_the_micro_batch(tmp_path: Path, micro: str) -> None:
+    train(model(), some_documents(), recipe(), CPU, tmp_path / "whole", seed=1, say=False)
+    train(model(), some_documents(), recipe(), replace(CPU, micro_batch=micro), tmp_path / "parts", seed=1, say=False)
+    assert losses(tmp_path / "parts") == pytest.approx(losses(tmp_path / "whole"), abs=2e-5)
+
+
+def test_an_interrupted_run_continues_to_bit_equal_losses_and_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    often = recipe(checkpoint_every_steps=2)
+    whole = model()
+    train(whole, some_documents(), often, CPU, tmp_path / "whole", seed=1, say=False)
+    real = trainer.save
+
+    def save_then_die(*arguments: object) -> None:
+        real(*arguments)  # type: ignore[arg-type]
+        raise RuntimeError("killed")
+
+    monkeypatch.setattr(trainer, "save", save_then_die)
+    with pytest.raises(RuntimeError, match="killed"):
+        train(model(), some_documents(), often, CPU, tmp_path / "cut", seed=1, say=False)
+    monkeypatch.setattr(trainer, "save", real)
+    again = model()
+    train(again, some_documents(), often, CPU, tmp_path / "cut", seed=1, say=False)
+    assert losses(tmp_path / "cut") == losses(tmp_path / "whole")
+    assert len(losses(tmp_path / "cut")) == 6
+    for name, value in whole.state_dict().items():
+        assert torch.equal(value, again.state_dict()[name]), name
+
+
+def test_the_order_of_an_epoch_takes_every_document_once() -> None:
+    batches = Batches(some_documents(), steps=6, batch=8, micro_batch=8, capacity=32, seed=0)
+    first = [one.row for step in range(3) for one in batches.of_step(step)]
+    second = [one.row for step in range(3, 6) for one in batches.of_step(step)]
+    assert sorted(first) == sorted(second) == list(range(21))
+    assert first != second
+
+
+def test_frozen_embeddings_stay(tmp_path: Path) -> None:
+    made = model()
+    before = made.transformer.wte.weight.clone()
+    train(made, some_documents(), recipe(freeze_embeddings=True), CPU, tmp_path, seed=1, say=False)
+    assert torch.equal(before, made.transformer.wte.weight)
+
+
+def test_an_empty_mixture_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="no document"):
+        train(model(), [], recipe(), CPU, tmp_path, seed=1, say=False)
+
+
+def test_the_linear_schedule_warms_up_and_ends_at_zero() -> None:
+    factors = [learning_rate_factor(step, steps=10, warmup=4, schedule="linear") for step in range(11)]
+    assert factors[0] == 0.25
+    assert max(factors) == factors[3] or max(factors) == factors[2]
+    assert factors[10] == 0.0
