@@ -40,6 +40,8 @@ def run(study: Study) -> Path:
 
 
 def _pretrain(study: Study, place: Path) -> dict[str, Any]:
+    import torch
+
     from limit_lab.finetune.train import train
     from limit_lab.model.export import export
     from limit_lab.model.loading import load_tokenizer
@@ -64,7 +66,7 @@ def _pretrain(study: Study, place: Path) -> dict[str, Any]:
     print(f"pretraining {sum(p.numel() for p in model.parameters()):,} parameters on {total:,} tokens", flush=True)
     outcome = train(model, documents, pretraining_recipe(study), study.hardware, place / "training", seed=seed)
     card = f"# base of the micro-world, seed {seed}\n\nRebuild: python -m limit_lab do=pretrain_micro microworld.seed={seed}\n"
-    export(model, place / "tokenizer", place / "model", card=card)
+    export(model, place / "tokenizer", place / "model", card=card, dtype=torch.bfloat16)
     store.write_json(place / "model" / "recipe.json", {"recipe": recipe(study.microworld), **outcome})
     return outcome
 
