@@ -6,10 +6,10 @@ import json
 from pathlib import Path
 
 import pytest
-import report_world as world
 
 from limit_lab.report.orders import orders
 from limit_lab.report.records import load
+from tests.report import report_world as world
 
 
 def reweigh(root: Path, identity: str, facts: list[int], weightings: list[list[float]]) -> None:

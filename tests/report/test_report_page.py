@@ -14,11 +14,11 @@ from xml.etree import ElementTree
 
 import numpy as np
 import pytest
-import report_world as world
 
 from limit_lab import report
 from limit_lab.config import Predicate
 from limit_lab.errors import DataError, EvalError, LimitLabError
+from tests.report import report_world as world
 
 HOSTILE = "<script>alert(1)</script> <img src=http://evil.example/x onerror=alert(1)> &amp; </pre> {{ 7 * 7 }} \x00\x07 $x$"
 CLAIM = Predicate(claim="Instruct < LIMA & more", measure="gauntlet", kind="better", left="instruct", right="lima")

@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import report_world as world
 
 from limit_lab.config import Predicate
 from limit_lab.report.predicates import Finding, findings
 from limit_lab.report.records import load
+from tests.report import report_world as world
 
 
 @pytest.fixture(scope="module")

@@ -64,6 +64,7 @@ class Batches(Dataset[MicroBatch]):
         self.capacity = capacity
         self.seed = seed
         self.steps_per_epoch = -(-len(documents) // self.batch)
+        self._shuffled: tuple[int, list[int]] = (-1, [])
 
     def __len__(self) -> int:
         return self.steps * self.accumulation
@@ -71,9 +72,16 @@ class Batches(Dataset[MicroBatch]):
     def of_step(self, step: int) -> list[Document]:
         """The documents of one optimizer step."""
         epoch, position = divmod(step, self.steps_per_epoch)
-        order = list(range(len(self.documents)))
-        random.Random(f"order:{self.seed}:{epoch}").shuffle(order)
-        return [self.documents[index] for index in order[position * self.batch : (position + 1) * self.batch]]
+        chosen = self.order(epoch)[position * self.batch : (position + 1) * self.batch]
+        return [self.documents[index] for index in chosen]
+
+    def order(self, epoch: int) -> list[int]:
+        """The epoch's shuffled document indices; the last one asked for is kept, since shuffling costs more than a step."""
+        if self._shuffled[0] != epoch:
+            order = list(range(len(self.documents)))
+            random.Random(f"order:{self.seed}:{epoch}").shuffle(order)
+            self._shuffled = (epoch, order)
+        return self._shuffled[1]
 
     def __getitem__(self, index: int) -> MicroBatch:
         step, part = divmod(index, self.accumulation)
