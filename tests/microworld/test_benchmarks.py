@@ -109,7 +109,7 @@ def test_no_shot_can_show_the_pair_that_is_asked(suite: Gauntlet, tasks: dict[st
     rows = tasks["arithmetic_em"]
     for indices in parts(task, rows):
         pairs = [rows[index]["entity"] for index in indices]
-        assert len(set(pairs)) == len(pairs) > task.shots
+        assert task.shots == 0 or len(set(pairs)) == len(pairs) > task.shots
 
 
 def test_partners_ask_the_same_questions(tasks: dict[str, list[benchmarks.Row]]) -> None:
