@@ -170,6 +170,7 @@ def _finetune(study: Study, mixed: Mixed, base: Path, folder: Path, mark: Mappin
         print(f"  finetune: {mixed.card['documents']:,} documents, {mixed.card['tokens']:,} tokens, {study.finetune.duration}")
         outcome = train(model, mixed.documents, study.finetune, study.hardware, training, seed=study.seeds.training)
         export_model(model, base, place / "model", card=_model_card(study, mixed.card))
+        (training / "checkpoint.ckpt").unlink(missing_ok=True)
         return outcome
 
     return {"card": mixed.card, "finetune": store.stage(folder / "finetune", mark, work)}

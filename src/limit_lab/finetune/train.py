@@ -121,7 +121,7 @@ def lengths(recipe: Finetune, mixed: list[Document]) -> tuple[int, int]:
 def train(
     model: MPT, mixed: list[Document], recipe: Finetune, hardware: Hardware, folder: Path, *, seed: int, say: bool = True
 ) -> dict[str, Any]:
-    """Train ``model`` in place; continue from ``folder/checkpoint.ckpt`` when it exists.
+    """Train ``model`` in place; continue from ``folder/checkpoint.ckpt``, which the caller removes after the export.
 
     Returns steps, epochs, seconds of this process, first and last loss and tokens seen.
     Raises: DataError for an empty mixture; LimitLabError when the loss is not finite.
@@ -152,7 +152,6 @@ def train(
         trainer.fit(module, loader, ckpt_path=str(checkpoint) if done else None, weights_only=True)
     model.eval()
     losses = [row["loss"] for row in read_metrics(folder / "metrics.jsonl")]
-    checkpoint.unlink(missing_ok=True)
     return {
         "steps": steps,
         "schedule_steps": schedule,

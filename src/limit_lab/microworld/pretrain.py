@@ -54,19 +54,27 @@ def _pretrain(study: Study, place: Path) -> dict[str, Any]:
     documents = []
     wanted = study.microworld.pretrain_tokens
     texts = pretraining_documents(world, wanted // TOKENS_PER_DOCUMENT, seed)
-    total = 0
+    total = cut = 0
     for number, text in enumerate(texts):
-        ids = [*tokenizer.encode(text, add_special_tokens=False), tokenizer.eos_token_id][: SHAPE["max_seq_len"]]
+        ids = [*tokenizer.encode(text, add_special_tokens=False), tokenizer.eos_token_id]
+        if len(ids) > SHAPE["max_seq_len"]:
+            cut += 1
+            ids = ids[: SHAPE["max_seq_len"]]
         documents.append(Document(ids=ids, prompt_tokens=0, source="pretraining", row=number))
         total += len(ids)
         if total >= wanted:
             break
     model = MPT(MPTConfig(**SHAPE))
     model.initialise(seed)
-    print(f"pretraining {sum(p.numel() for p in model.parameters()):,} parameters on {total:,} tokens", flush=True)
+    print(
+        f"pretraining {sum(p.numel() for p in model.parameters()):,} parameters on {total:,} tokens; {cut} documents cut at the end",
+        flush=True,
+    )
     outcome = train(model, documents, pretraining_recipe(study), study.hardware, place / "training", seed=seed)
     card = f"# base of the micro-world, seed {seed}\n\nRebuild: python -m limit_lab do=pretrain_micro microworld.seed={seed}\n"
     export(model, place / "tokenizer", place / "model", card=card, dtype=torch.bfloat16)
+    (place / "training" / "checkpoint.ckpt").unlink(missing_ok=True)
+    outcome |= {"documents": len(documents), "cut_documents": cut}
     store.write_json(place / "model" / "recipe.json", {"recipe": recipe(study.microworld), **outcome})
     return outcome
 
