@@ -67,7 +67,7 @@ def _pretrain(study: Study, place: Path) -> dict[str, Any]:
     model = MPT(MPTConfig(**SHAPE))
     model.initialise(seed)
     print(
-        f"pretraining {sum(p.numel() for p in model.parameters()):,} parameters on {total:,} tokens; {cut} documents cut at the end",
+        f"pretraining {sum(p.numel() for p in model.parameters()):,} parameters on {total:,} tokens; {cut} documents cut",
         flush=True,
     )
     outcome = train(model, documents, pretraining_recipe(study), study.hardware, place / "training", seed=seed)
