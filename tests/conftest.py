@@ -7,6 +7,9 @@ from pathlib import Path
 
 import pytest
 
+# read when torch loads: each test process gets one thread, since the processes are what runs in parallel
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 ROOT = Path(__file__).resolve().parent.parent
 
 

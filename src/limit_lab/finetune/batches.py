@@ -10,9 +10,10 @@ import random
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
+import lightning.pytorch as pl
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset, Sampler
+from torch.utils.data import DataLoader, Dataset, Sampler
 
 from limit_lab.mixture.packing import first_fit
 from limit_lab.prompt import Document
@@ -103,3 +104,15 @@ class FromStep(Sampler[int]):
 
     def __iter__(self) -> Iterator[int]:
         return iter(range(self.step * self.batches.accumulation, len(self.batches)))
+
+
+class MixtureData(pl.LightningDataModule):
+    """Feeds a run its micro-batches, from the step on that the trainer has reached."""
+
+    def __init__(self, batches: Batches) -> None:
+        super().__init__()
+        self.batches = batches
+
+    def train_dataloader(self) -> DataLoader[MicroBatch]:
+        assert self.trainer is not None
+        return DataLoader(self.batches, batch_size=None, sampler=FromStep(self.batches, self.trainer.global_step))

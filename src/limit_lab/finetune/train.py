@@ -14,11 +14,10 @@ import lightning.pytorch as pl
 import torch
 from lightning.pytorch.callbacks import Callback
 from torch import Tensor
-from torch.utils.data import DataLoader
 
 from limit_lab.config import Duration, Finetune, Hardware, documents
 from limit_lab.errors import DataError, LimitLabError
-from limit_lab.finetune.batches import Batches, FromStep, MicroBatch
+from limit_lab.finetune.batches import Batches, MicroBatch, MixtureData
 from limit_lab.finetune.module import Finetuning
 from limit_lab.model.mpt import MPT
 from limit_lab.prompt import Document
@@ -139,17 +138,13 @@ def train(
     )
     folder.mkdir(parents=True, exist_ok=True)
     checkpoint = folder / "checkpoint.ckpt"
-    done = 0
-    if checkpoint.is_file():
-        done = int(torch.load(checkpoint, map_location="cpu", weights_only=True)["global_step"])
     module = Finetuning(model.train(), recipe, schedule_steps=schedule, accumulation=batches.accumulation)
     start = time.monotonic()
     trainer = _trainer(recipe, hardware, folder, batches.accumulation, steps, say)
-    loader = DataLoader(batches, batch_size=None, sampler=FromStep(batches, done))
     with warnings.catch_warnings():
         # Lightning advises worker processes and a validation loop; the batches are built in microseconds and scored later
         warnings.filterwarnings("ignore", module="lightning")
-        trainer.fit(module, loader, ckpt_path=str(checkpoint) if done else None, weights_only=True)
+        trainer.fit(module, MixtureData(batches), ckpt_path=checkpoint if checkpoint.is_file() else None, weights_only=True)
     model.eval()
     losses = [row["loss"] for row in read_metrics(folder / "metrics.jsonl")]
     return {
