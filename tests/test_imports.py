@@ -21,7 +21,7 @@ PACKAGE = Path(limit_lab.__file__).resolve().parent
 LAYERS = (
     ("errors",),
     ("config",),
-    ("stats", "provenance", "tracking"),
+    ("stats", "provenance", "progress", "tracking"),
     ("store",),
     ("overrides",),
     ("compose",),
@@ -29,7 +29,8 @@ LAYERS = (
     ("model",),
     ("mixture", "finetune", "gauntlet", "judge", "microworld"),
     ("preflight",),
-    ("plan", "grid", "report", "study"),
+    ("plan", "grid", "report"),
+    ("study",),
     ("help",),
     ("__main__",),
 )

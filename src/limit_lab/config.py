@@ -247,6 +247,7 @@ class Gauntlet:
     average: list[str] = field(default_factory=list)  # categories of the headline average
     max_seq_tokens: int = 2048
     batch_tokens: int = 16384
+    tokens: dict[str, float] = field(default_factory=dict)  # counted tokens that a model reads, by prompting, for the plan
     prompting: list[str] = field(default_factory=lambda: ["raw", "template"])
 
     def __post_init__(self) -> None:

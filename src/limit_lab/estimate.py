@@ -12,6 +12,8 @@ from pathlib import Path
 from limit_lab.config import Duration, Model, Study, documents
 
 GIB = 2**30
+#: Share of the assumed speed that one-token-at-a-time decoding reaches.
+DECODING = 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,6 +140,29 @@ def hours(study: Study) -> float | None:
     if work is None or hardware.tflops <= 0:
         return None
     return work / (hardware.tflops * 1e12 * hardware.mfu * hardware.devices * hardware.nodes) / 3600
+
+
+def seconds(study: Study) -> dict[str, float | None]:
+    """Expected seconds of each stage of a cell: ``finetune`` (if anything is), each prompting, ``answers``.
+
+    Evaluation reads ``gauntlet.tokens`` and writes at most ``answers.max_new_tokens`` for every prompt, on one device; 2
+    operations a weight and token. None where the configuration cannot tell.
+    """
+    hardware, model = study.hardware, study.model
+    rate = hardware.tflops * 1e12 * hardware.mfu
+    weights = 12 * model.n_layers * model.d_model**2
+    found: dict[str, float | None] = {}
+    if study.mixture.samples:
+        trained = hours(study)
+        found["finetune"] = None if trained is None else 3600 * trained
+    for prompting in study.gauntlet.prompting:
+        read = study.gauntlet.tokens.get(prompting)
+        found[prompting] = 2 * weights * read / rate if read and rate else None
+    count = prompts(study)
+    if count is None or not rate:
+        return {**found, "answers": None}
+    written = count * len(study.answers.seeds) * study.answers.max_new_tokens
+    return {**found, "answers": 2 * parameters(model) * written / (rate * DECODING)}
 
 
 def disk_gib(study: Study) -> float:

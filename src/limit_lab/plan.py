@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from limit_lab.config import Study, documents
 from limit_lab.errors import PreflightError
-from limit_lab.estimate import disk_gib, gauntlet_rows, host_gib, hours, memory, pairs, prompts, schedule, tokens
+from limit_lab.estimate import disk_gib, gauntlet_rows, host_gib, memory, pairs, prompts, schedule, seconds, tokens
 from limit_lab.preflight import problems
 
 
@@ -72,7 +72,7 @@ def _token_lines(study: Study, count: int) -> list[tuple[str, str]]:
 
 
 def _machine_lines(study: Study) -> list[tuple[str, str]]:
-    held, time, hardware = memory(study), hours(study), study.hardware
+    held, hardware = memory(study), study.hardware
     devices = hardware.devices * hardware.nodes
     nodes = f" in {hardware.nodes} nodes" if hardware.nodes > 1 else ""
     terms = f"weights {held.weights:.2f}, gradients {held.gradients:.2f}, optimizer {held.optimizer:.2f}"
@@ -83,26 +83,42 @@ def _machine_lines(study: Study) -> list[tuple[str, str]]:
         ),
         ("GiB", f"{held.total:.2f} a device: {terms}, activations at most {held.activations:.2f}"),
         ("host", f"~{host_gib(study):.1f} GiB of memory, {disk_gib(study):.2f} GiB of disk"),
-        ("time", f"{_time(time)} of fine-tuning, evaluation not counted"),
+        ("time", _stage_times(study)),
     ]
 
 
 def _totals(cells: Sequence[Study]) -> list[tuple[str, str]]:
     last = cells[-1]
-    times = [hours(cell) for cell in cells if cell.mixture.samples]
-    known = [time for time in times if time is not None]
-    text = _time(sum(known) if len(known) == len(times) else None)
     rows, absent = gauntlet_rows(last)
     here = f"{rows:,} rows in the files that are here, {absent} files are not" if absent else f"{rows:,} rows"
     embedded = last.gauntlet.data is None and any(source.kind == "microworld" for source in last.data.sources.values())
     tasks = f"{len(last.gauntlet.tasks)} tasks, {'written by the embedded world' if embedded else here}, for each cell"
     return [
-        ("time", f"{text} of fine-tuning"),
+        ("time", duration(cells)),
         ("disk", f"{sum(disk_gib(cell) for cell in cells):.2f} GiB under {last.runs}"),
         ("gauntlet", f"{last.gauntlet.name}: {tasks}, prompted {' and '.join(last.gauntlet.prompting)}"),
         ("answers", f"{_answers(last)} for each cell, at most {last.answers.max_new_tokens:,} new tokens each"),
         ("judge", _judging(last, pairs(cells))),
     ]
+
+
+def duration(cells: Sequence[Study]) -> str:
+    """Time of the whole study in words, judging by a paid service not counted."""
+    found = [time for cell in cells for time in seconds(cell).values()]
+    known = [time for time in found if time is not None]
+    if not known:
+        return "unknown time (it needs the tokens and hardware.tflops)"
+    left_out = "" if len(known) == len(found) else f", and {_count(len(found) - len(known), 'stage')} of unknown length"
+    return time_text(sum(known)) + left_out
+
+
+def _stage_times(study: Study) -> str:
+    """Fine-tuning, gauntlet and answers apart."""
+    found = seconds(study)
+    asked = [found[prompting] for prompting in study.gauntlet.prompting]
+    gauntlet = sum(time for time in asked if time is not None) if None not in asked else None
+    parts = {"fine-tuning": found.get("finetune", 0.0), "gauntlet": gauntlet, "answers": found["answers"]}
+    return ", ".join(f"{name} {'unknown' if time is None else time_text(time)}" for name, time in parts.items() if time != 0.0)
 
 
 def _answers(study: Study) -> str:
@@ -126,7 +142,8 @@ def _count(number: int, noun: str) -> str:
     return f"{number:,} {noun}" + ("" if number == 1 else "s")
 
 
-def _time(hours: float | None) -> str:
-    if hours is None:
-        return "unknown time (it needs the tokens and hardware.tflops)"
-    return f"~{hours:,.1f} hours" if hours >= 1 else f"~{60 * hours:.1f} minutes"
+def time_text(seconds: float) -> str:
+    """``~40 seconds``, ``~3.1 minutes`` or ``~2.5 hours``."""
+    if seconds < 90:
+        return f"~{seconds:.0f} seconds"
+    return f"~{seconds / 60:.1f} minutes" if seconds < 3600 else f"~{seconds / 3600:,.1f} hours"

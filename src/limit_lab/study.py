@@ -4,17 +4,24 @@ from __future__ import annotations
 
 import shlex
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from limit_lab import provenance, store
 from limit_lab.config import NUMERICS, Study, fingerprint, plain
 from limit_lab.errors import DataError
+from limit_lab.estimate import seconds
+from limit_lab.plan import duration
+from limit_lab.progress import Move, StudyProgress, by_part
 from limit_lab.prompt import FORMATS, prompt_ids
 
 if TYPE_CHECKING:
     from limit_lab.mixture.mix import Mixed
+
+#: Starts a stage's progress.
+Begin = Callable[[], Move]
 
 
 def run(cells: list[Study]) -> Path:
@@ -23,7 +30,12 @@ def run(cells: list[Study]) -> Path:
     Raises: LimitLabError and its kinds, always before anything half-written counts as done.
     """
     root = Path(cells[0].runs)
-    made = [_cell(study, f"{number}/{len(cells)}") for number, study in enumerate(cells, 1)]
+    expected = {
+        _key(number, study, stage): time for number, study in enumerate(cells, 1) for stage, time in seconds(study).items()
+    }
+    print(f"{duration(cells)} on a machine as fast as hardware={cells[-1].hardware.name} states, less what is done", flush=True)
+    with StudyProgress(expected) as progress:
+        made = [_cell(study, number, len(cells), progress) for number, study in enumerate(cells, 1)]
     pairs = _pairs(cells, made)
     names = cells[-1].study
     store.write_json(root / "studies" / names.name / "study.json", {"cells": made, "pairs": pairs, "command": _command()})
@@ -112,13 +124,26 @@ def model_folder(study: Study) -> Path:
     return folder_of(study) / "export" / "model" if study.mixture.samples else base_folder(study)
 
 
-def _cell(study: Study, number: str) -> str:
+def _key(number: int, study: Study, stage: str) -> str:
+    return f"cell {number} {study.mixture.name}: {stage}"
+
+
+def _cell(study: Study, number: int, of: int, progress: StudyProgress) -> str:
     folder = folder_of(study)
     with store.locked(folder):
-        print(f"cell {number}  {folder.name}", flush=True)
+        print(f"cell {number}/{of}  {folder.name}", flush=True)
         mark = {"cell": fingerprint(identity(study))}
-        trained = _trained(study, folder, mark) if study.mixture.samples else {"card": _no_card(study), "finetune": None}
-        evaluated = {"gauntlet": _gauntlet(study, folder, mark), "answers": _answers(study, folder, mark)}
+        at = partial(_key, number, study)
+        trained: dict[str, Any] = {"card": _no_card(study), "finetune": None}
+        if study.mixture.samples:
+            trained = _trained(study, folder, mark, partial(progress.begin, at("finetune")))
+            progress.end(at("finetune"))
+        gauntlet: dict[str, Any] = {"suite": study.gauntlet.name}
+        for prompting in study.gauntlet.prompting:
+            gauntlet[prompting] = _gauntlet(study, folder, mark, prompting, partial(progress.begin, at(prompting)))
+            progress.end(at(prompting))
+        answers = _answers(study, folder, mark, partial(progress.begin, at("answers")))
+        progress.end(at("answers"))
         summary = {
             "schema": store.SCHEMA,
             "kind": "cell",
@@ -131,7 +156,8 @@ def _cell(study: Study, number: str) -> str:
             "command": _command(),
             "config": study,
             **trained,
-            **evaluated,
+            "gauntlet": gauntlet,
+            "answers": answers,
             "provenance": provenance.collect(),
         }
         store.write_json(folder / "summary.json", summary)
@@ -142,7 +168,7 @@ def _no_card(study: Study) -> dict[str, Any]:
     return {"documents": 0, "tokens": 0, "target_tokens": 0, "sources": {}, "prompt_format": study.prompt.format}
 
 
-def _trained(study: Study, folder: Path, mark: Mapping[str, str]) -> dict[str, Any]:
+def _trained(study: Study, folder: Path, mark: Mapping[str, str], begin: Begin) -> dict[str, Any]:
     """Mix, fine-tune and export, each as a stage; the export is what makes the training count."""
     if store.done(folder / "export", mark):
         outputs: dict[str, Any] = store.read_json(folder / "export" / "manifest.json")["outputs"]
@@ -154,12 +180,14 @@ def _trained(study: Study, folder: Path, mark: Mapping[str, str]) -> dict[str, A
     mixed = mix_rows(study, tokenizer_of(study))
 
     def work(place: Path) -> dict[str, Any]:
-        return _finetune(study, mixed, base, folder, mark, place)
+        return _finetune(study, mixed, base, folder, mark, place, begin())
 
     return store.stage(folder / "export", mark, work)
 
 
-def _finetune(study: Study, mixed: Mixed, base: Path, folder: Path, mark: Mapping[str, str], place: Path) -> dict[str, Any]:
+def _finetune(
+    study: Study, mixed: Mixed, base: Path, folder: Path, mark: Mapping[str, str], place: Path, move: Move
+) -> dict[str, Any]:
     from limit_lab.finetune.train import train
     from limit_lab.model.export import export as export_model
     from limit_lab.model.loading import load_model
@@ -168,7 +196,8 @@ def _finetune(study: Study, mixed: Mixed, base: Path, folder: Path, mark: Mappin
 
     def work(training: Path) -> dict[str, Any]:
         print(f"  finetune: {mixed.card['documents']:,} documents, {mixed.card['tokens']:,} tokens, {study.finetune.duration}")
-        outcome = train(model, mixed.documents, study.finetune, study.hardware, training, seed=study.seeds.training)
+        seed = study.seeds.training
+        outcome = train(model, mixed.documents, study.finetune, study.hardware, training, seed=seed, progress=move)
         export_model(model, base, place / "model", card=_model_card(study, mixed.card))
         (training / "checkpoint.ckpt").unlink(missing_ok=True)
         return outcome
@@ -181,38 +210,35 @@ def _model_card(study: Study, card: Mapping[str, Any]) -> str:
     return f"# {study.model.name} fine-tuned on {study.mixture.name}\n\nPrompt format: {study.prompt.format}\n\n{sources}\n"
 
 
-def _gauntlet(study: Study, folder: Path, mark: Mapping[str, str]) -> dict[str, Any]:
+def _gauntlet(study: Study, folder: Path, mark: Mapping[str, str], prompting: str, begin: Begin) -> dict[str, Any]:
     from limit_lab.model.bases import gauntlet_data
 
     data = gauntlet_data(study)
-    results: dict[str, Any] = {"suite": study.gauntlet.name}
-    for prompting in study.gauntlet.prompting:
-        tasks = {task.label: store.sha256(data / task.file) for task in study.gauntlet.tasks}
-        suite = {key: value for key, value in plain(study.gauntlet).items() if key not in ("data", "batch_tokens")}
-        inputs = {**mark, "suite": suite, "files": tasks, "prompting": prompting, "part": study.microworld.part}
+    tasks = {task.label: store.sha256(data / task.file) for task in study.gauntlet.tasks}
+    suite = {key: value for key, value in plain(study.gauntlet).items() if key not in ("data", "batch_tokens", "tokens")}
+    inputs = {**mark, "suite": suite, "files": tasks, "prompting": prompting, "part": study.microworld.part}
 
-        def work(place: Path, prompting: str = prompting) -> dict[str, Any]:
-            from limit_lab.gauntlet import evaluate
-            from limit_lab.model.bases import tokenizer_of
-            from limit_lab.model.loading import load_model
+    def work(place: Path) -> dict[str, Any]:
+        from limit_lab.gauntlet import evaluate
+        from limit_lab.model.bases import tokenizer_of
+        from limit_lab.model.loading import load_model
 
-            print(f"  gauntlet: {study.gauntlet.name}, {prompting}", flush=True)
-            model = load_model(model_folder(study))
-            return evaluate(
-                model,
-                tokenizer_of(study),
-                study.gauntlet,
-                data,
-                place,
-                prompting=prompting,
-                prompt_format=study.prompt.format,
-            )
+        print(f"  gauntlet: {study.gauntlet.name}, {prompting}", flush=True)
+        return evaluate(
+            load_model(model_folder(study)),
+            tokenizer_of(study),
+            study.gauntlet,
+            data,
+            place,
+            prompting=prompting,
+            prompt_format=study.prompt.format,
+            progress=by_part(begin(), [task.label for task in study.gauntlet.tasks if prompting == "raw" or task.template]),
+        )
 
-        results[prompting] = store.stage(folder / "gauntlet" / prompting, inputs, work)
-    return results
+    return store.stage(folder / "gauntlet" / prompting, inputs, work)
 
 
-def _answers(study: Study, folder: Path, mark: Mapping[str, str]) -> dict[str, Any]:
+def _answers(study: Study, folder: Path, mark: Mapping[str, str], begin: Begin) -> dict[str, Any]:
     from limit_lab.model.bases import open_prompts
 
     prompts = open_prompts(study)
@@ -228,11 +254,13 @@ def _answers(study: Study, folder: Path, mark: Mapping[str, str]) -> dict[str, A
         how, tokenizer, model = study.answers, tokenizer_of(study), load_model(model_folder(study))
         ids = [prompt_ids(tokenizer, row["prompt"], study.prompt.format) for row in prompts]
         rows = []
+        move = by_part(begin(), [str(seed) for seed in how.seeds])
         for seed in how.seeds:
             shape = Decoding(
                 max_new_tokens=how.max_new_tokens, temperature=how.temperature, top_p=how.top_p, top_k=how.top_k, seed=seed
             )
-            for index, out in enumerate(answer(model, ids, tokenizer.eos_token_id, shape, batch=how.batch)):
+            moved = partial(move, str(seed))
+            for index, out in enumerate(answer(model, ids, tokenizer.eos_token_id, shape, batch=how.batch, progress=moved)):
                 text = tokenizer.decode(out, skip_special_tokens=True).strip()
                 ended = out[-1] == tokenizer.eos_token_id
                 row = {

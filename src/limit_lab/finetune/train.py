@@ -6,7 +6,7 @@ import json
 import logging
 import time
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +22,15 @@ from limit_lab.finetune.module import Finetuning
 from limit_lab.model.mpt import MPT
 from limit_lab.prompt import Document
 
+#: Called with the optimizer steps taken and to take.
+Progress = Callable[[int, int], None]
+
 
 class Journal(Callback):
     """Collects the loss of each step, writes metrics.jsonl, prints one line per interval and saves checkpoints."""
 
-    def __init__(self, folder: Path, recipe: Finetune, *, steps: int, say: bool) -> None:
+    def __init__(self, folder: Path, recipe: Finetune, *, steps: int, say: bool, progress: Progress | None) -> None:
+        self.progress = progress
         self.folder = folder
         self.recipe = recipe
         self.steps = steps
@@ -79,6 +83,8 @@ class Journal(Callback):
         row = {"step": step, "loss": self.loss, "grad_norm": self.norm, "learning_rate": rate, "targets": self.targets}
         with self.metrics.open("a", encoding="utf-8") as file:
             file.write(json.dumps(row) + "\n")
+        if self.progress is not None:
+            self.progress(step, self.steps)
         if self.say and (step % self.recipe.log_every_steps == 0 or step == self.steps):
             now = time.monotonic()
             speed = self.seen / max(now - self.last, 1e-9)
@@ -118,11 +124,20 @@ def lengths(recipe: Finetune, mixed: list[Document]) -> tuple[int, int]:
 
 
 def train(
-    model: MPT, mixed: list[Document], recipe: Finetune, hardware: Hardware, folder: Path, *, seed: int, say: bool = True
+    model: MPT,
+    mixed: list[Document],
+    recipe: Finetune,
+    hardware: Hardware,
+    folder: Path,
+    *,
+    seed: int,
+    say: bool = True,
+    progress: Progress | None = None,
 ) -> dict[str, Any]:
     """Train ``model`` in place; continue from ``folder/checkpoint.ckpt``, which the caller removes after the export.
 
-    Returns steps, epochs, seconds of this process, first and last loss and tokens seen.
+    ``progress`` gets the steps taken and to take. Returns steps, epochs, seconds of this process, first and last loss and
+    tokens seen.
     Raises: DataError for an empty mixture; LimitLabError when the loss is not finite.
     """
     if not mixed:
@@ -140,7 +155,8 @@ def train(
     checkpoint = folder / "checkpoint.ckpt"
     module = Finetuning(model.train(), recipe, schedule_steps=schedule, accumulation=batches.accumulation)
     start = time.monotonic()
-    trainer = _trainer(recipe, hardware, folder, batches.accumulation, steps, say)
+    journal = Journal(folder, recipe, steps=steps, say=say, progress=progress)
+    trainer = _trainer(recipe, hardware, folder, batches.accumulation, steps, journal)
     with warnings.catch_warnings():
         # Lightning advises worker processes and a validation loop; the batches are built in microseconds and scored later
         warnings.filterwarnings("ignore", module="lightning")
@@ -158,7 +174,7 @@ def train(
     }
 
 
-def _trainer(recipe: Finetune, hardware: Hardware, folder: Path, accumulation: int, steps: int, say: bool) -> pl.Trainer:
+def _trainer(recipe: Finetune, hardware: Hardware, folder: Path, accumulation: int, steps: int, journal: Journal) -> pl.Trainer:
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     return pl.Trainer(
         accelerator=hardware.accelerator,
@@ -167,7 +183,7 @@ def _trainer(recipe: Finetune, hardware: Hardware, folder: Path, accumulation: i
         max_epochs=1,
         accumulate_grad_batches=accumulation,
         gradient_clip_val=recipe.clip_norm,
-        callbacks=[Journal(folder, recipe, steps=steps, say=say)],
+        callbacks=[journal],
         logger=False,
         enable_checkpointing=False,
         enable_progress_bar=False,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -23,10 +23,19 @@ class Decoding:
 
 
 @torch.inference_mode()
-def answer(model: MPT, prompts: Sequence[Sequence[int]], eos: int, decoding: Decoding, *, batch: int) -> list[list[int]]:
+def answer(
+    model: MPT,
+    prompts: Sequence[Sequence[int]],
+    eos: int,
+    decoding: Decoding,
+    *,
+    batch: int,
+    progress: Callable[[int, int], None] | None = None,
+) -> list[list[int]]:
     """Continuations of each prompt's ids, in order; an answer that ended carries its eos as last id.
 
     Every prompt has a random stream of its own, so its answer depends on the seed and its index, not on the batching.
+    ``progress`` gets the answers written and asked for.
     """
     out: list[list[int]] = [[] for _ in prompts]
     order = sorted(range(len(prompts)), key=lambda index: len(prompts[index]))
@@ -34,6 +43,8 @@ def answer(model: MPT, prompts: Sequence[Sequence[int]], eos: int, decoding: Dec
         chosen = order[start : start + batch]
         for index, ids in zip(chosen, _continue(model, prompts, chosen, eos, decoding), strict=True):
             out[index] = ids
+        if progress is not None:
+            progress(start + len(chosen), len(order))
     return out
 
 
