@@ -37,7 +37,7 @@ class Journal(Callback):
         self.say = say
         self.loss = 0.0
         self.targets = 0
-        self.norm = 0.0
+        self.norm = self.rate = 0.0
         self.last = time.monotonic()
         self.seen = 0
 
@@ -60,6 +60,7 @@ class Journal(Callback):
     ) -> None:
         gradients = [parameter.grad for parameter in pl_module.parameters() if parameter.grad is not None]
         self.norm = float(torch.nn.utils.get_total_norm(gradients))
+        self.rate = float(optimizer.param_groups[0]["lr"])
 
     def on_train_batch_end(
         self,
@@ -79,8 +80,7 @@ class Journal(Callback):
         step = trainer.global_step
         if not torch.isfinite(torch.tensor(self.loss)):
             raise LimitLabError(f"the loss is {self.loss} at step {step}: lower finetune.learning_rate or finetune.clip_norm.")
-        rate = trainer.optimizers[0].param_groups[0]["lr"]
-        row = {"step": step, "loss": self.loss, "grad_norm": self.norm, "learning_rate": rate, "targets": self.targets}
+        row = {"step": step, "loss": self.loss, "grad_norm": self.norm, "learning_rate": self.rate, "targets": self.targets}
         with self.metrics.open("a", encoding="utf-8") as file:
             file.write(json.dumps(row) + "\n")
         if self.progress is not None:
