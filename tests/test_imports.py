@@ -29,7 +29,7 @@ LAYERS = (
     ("model",),
     ("mixture", "finetune", "gauntlet", "judge", "microworld"),
     ("preflight",),
-    ("plan", "grid", "report"),
+    ("plan", "grid", "report", "frozen"),
     ("study",),
     ("help",),
     ("__main__",),

@@ -111,7 +111,7 @@ def _each(overrides: list[str], user: Path | None) -> int:
     for number, (run, study) in enumerate(runs, 1):
         _say(f"[{number} of {len(runs)}] {' '.join(run)}")
         try:
-            DO[study[-1].do](study)
+            _do(study)
         except LimitLabError as error:
             failed += 1
             _fail(error, "debug=true" in run, 1)
@@ -124,8 +124,13 @@ def _run(overrides: list[str], user: Path | None) -> None:
     from limit_lab.compose import compose
     from limit_lab.grid import cells
 
-    study = compose(overrides, user)
-    DO[study.do](cells(study, overrides, user))
+    _do(cells(compose(overrides, user), overrides, user))
+
+
+def _do(study: list[Study]) -> None:
+    if study[-1].hardware.threads is not None:
+        os.environ["OMP_NUM_THREADS"] = str(study[-1].hardware.threads)  # before the verb loads torch
+    DO[study[-1].do](study)
 
 
 def _study(cells: list[Study]) -> None:

@@ -20,6 +20,9 @@ from limit_lab.errors import ConfigError, did_you_mean
 #: Bumped whenever our own code changes results for an unchanged configuration.
 NUMERICS = 1
 
+#: Recipe fields that change no result.
+DISPLAY = ("checkpoint_every_steps", "log_every_steps")
+
 VERBS = ("study", "plan", "report", "export", "mix", "pretrain_micro")
 
 
@@ -190,7 +193,7 @@ class Hardware:
     gpu_gib: float = 0.0
     strategy: str = "single"  # single | zero3
     micro_batch: str = "8doc"  # documents per forward pass and device
-    threads: int | None = None
+    threads: int | None = None  # of this process; null: as many as OMP_NUM_THREADS or the machine says
     tflops: float = 0.0  # bf16 peak per device, for the plan
     mfu: float = 0.4  # assumed share of the peak, for the plan
 
@@ -198,6 +201,8 @@ class Hardware:
         documents(self.micro_batch, name="hardware.micro_batch")
         _one_of("hardware.accelerator", self.accelerator, ("cpu", "gpu"))
         _one_of("hardware.strategy", self.strategy, ("single", "zero3"))
+        if self.threads is not None and self.threads < 1:
+            raise ConfigError(f"hardware.threads={self.threads} leaves nothing to compute with: use 1 or more, or null.")
         if self.strategy == "single" and self.devices * self.nodes > 1:
             raise ConfigError(
                 f"hardware.strategy=single uses one device, but hardware.devices={self.devices} and "
@@ -355,6 +360,7 @@ class Cells:
     name: str = "study"
     mixtures: list[str] = field(default_factory=list)  # further mixtures, made before the configured one
     baseline: str | None = "lima"
+    frozen: str | None = None  # fingerprint of all that was fixed before the numbers were seen (limit_lab.frozen)
     predicates: list[Predicate] = field(default_factory=list)
 
 

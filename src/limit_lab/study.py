@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from limit_lab import provenance, store
-from limit_lab.config import NUMERICS, Study, fingerprint, plain
+from limit_lab.config import DISPLAY, NUMERICS, Study, fingerprint, plain
 from limit_lab.errors import DataError
 from limit_lab.estimate import seconds
+from limit_lab.frozen import statement
 from limit_lab.plan import duration
 from limit_lab.progress import Move, StudyProgress, by_part
 from limit_lab.prompt import FORMATS, prompt_ids
@@ -29,6 +30,8 @@ def run(cells: list[Study]) -> Path:
 
     Raises: LimitLabError and its kinds, always before anything half-written counts as done.
     """
+    from limit_lab.model.bases import base_folder, content
+
     root = Path(cells[0].runs)
     expected = {
         _key(number, study, stage): time for number, study in enumerate(cells, 1) for stage, time in seconds(study).items()
@@ -37,8 +40,8 @@ def run(cells: list[Study]) -> Path:
     with StudyProgress(expected) as progress:
         made = [_cell(study, number, len(cells), progress) for number, study in enumerate(cells, 1)]
     pairs = _pairs(cells, made)
-    names = cells[-1].study
-    store.write_json(root / "studies" / names.name / "study.json", {"cells": made, "pairs": pairs, "command": _command()})
+    record = {"cells": made, "pairs": pairs, "command": _command(), "base": content(base_folder(cells[-1]))}
+    store.write_json(root / "studies" / cells[-1].study.name / "study.json", record)
     return report(cells)
 
 
@@ -55,6 +58,7 @@ def report(cells: list[Study]) -> Path:
         record["pairs"],
         name=study.study.name,
         predicates=study.study.predicates,
+        frozen=statement(cells, record["base"]),
         command=record["command"],
         out=Path(study.report.out) if study.report.out else folder,
     )
@@ -106,10 +110,6 @@ def identity(study: Study) -> dict[str, Any]:
         "recipe": recipe if study.mixture.samples else None,
         "seeds": plain(study.seeds) if study.mixture.samples else None,
     }
-
-
-#: Recipe fields that change no result.
-DISPLAY = ("checkpoint_every_steps", "log_every_steps")
 
 
 def folder_of(study: Study) -> Path:

@@ -29,6 +29,7 @@ def write(
     predicates: list[Predicate],
     command: str,
     out: Path,
+    frozen: str = "",
     pretraining: dict[str, Any] | None = None,
 ) -> Path:
     """Write ``out/index.html`` and ``out/report.json`` from the records below ``root``; return the page's path.
@@ -44,6 +45,7 @@ def write(
         "name": name,
         "answer": answer.sentences(cells, pairs, scores, found),
         "command": command,
+        "frozen": frozen,
         "method": METHOD,
         "close": round(answer.CLOSE * 100),
         "pretraining": origin.flat(pretraining or {}),
@@ -57,7 +59,7 @@ def write(
     numbers = {
         "schema": SCHEMA,
         "kind": "report",
-        **{key: context[key] for key in ("name", "command", "answer", "method", "pretraining")},
+        **{key: context[key] for key in ("name", "command", "frozen", "answer", "method", "pretraining")},
         "predicates": found,
         "cells": {cell.name: {"id": cell.id, "label": cell.label, "scores": scores.cells[cell.name]} for cell in cells},
         "pairs": {pair.id: _pair_numbers(pair, scores) for pair in pairs},

@@ -1,0 +1,50 @@
+"""What a study fixes before its numbers are seen, as one fingerprint that its experiment file states."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from limit_lab.config import DISPLAY, NUMERICS, Study, fingerprint, plain
+
+
+def fixed(cells: Sequence[Study], base: Mapping[str, str]) -> dict[str, Any]:
+    """Everything that could be tuned towards a result: base (its files' hashes), mixtures, recipe, tasks, judge, claims.
+
+    Seeds and the part of the embedded world that is asked stay outside: they are what the fixed rest is tried on.
+    """
+    last = cells[-1]
+    suite, answers = last.gauntlet, last.answers
+    return {
+        "numerics": NUMERICS,
+        "base": base,
+        "mixtures": {cell.mixture.name: cell.mixture.samples for cell in cells},
+        "baseline": last.study.baseline,
+        "recipe": {key: value for key, value in plain(last.finetune).items() if key not in ("name", *DISPLAY)},
+        "prompt": last.prompt.format,
+        "tasks": suite.tasks,
+        "average": suite.average,
+        "prompting": suite.prompting,
+        "decoding": [answers.limit, answers.max_new_tokens, answers.temperature, answers.top_p, answers.top_k],
+        "judge": [last.judge.profile, last.judge.tie_margin, _weights(last)],
+        "claims": last.study.predicates,
+    }
+
+
+def _weights(study: Study) -> str | None:
+    if study.judge.profile != "ground_truth":
+        return None
+    from limit_lab.microworld.ground_truth import weights_sha256
+
+    return weights_sha256()
+
+
+def statement(cells: Sequence[Study], base: Mapping[str, str]) -> str:
+    """One sentence on whether this study is the one that was fixed beforehand."""
+    stated, found = cells[-1].study.frozen, fingerprint(fixed(cells, base))
+    what = "base, mixtures, recipe, tasks, decoding, judge and claims"
+    if stated is None:
+        return f"Nothing was fixed beforehand; {what} have the fingerprint {found} (study.frozen={found} would fix them)."
+    if stated == found:
+        return f"As fixed before the numbers were seen: {what} have the fingerprint {found}, which the experiment states."
+    return f"Exploratory: {what} have the fingerprint {found}, and {stated} was fixed before the numbers were seen."
