@@ -190,6 +190,8 @@ def test_a_lock_is_waited_for(tmp_path: Path) -> None:
         second = python(code, tmp_path / "cell", tmp_path / "mark")
         assert second.stderr is not None
         assert second.stderr.readline() == f"waiting: another process works in {tmp_path / 'cell'}\n"
+        with pytest.raises(subprocess.TimeoutExpired):
+            second.wait(0.3)
         assert not (tmp_path / "mark").exists()
     said = second.communicate()
     assert (second.returncode, said) == (0, ("", ""))
