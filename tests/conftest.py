@@ -6,6 +6,14 @@ import os
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+# Before torch loads: tiny tensors, and several test processes, are many times slower when each uses every core.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+# A slow machine is no failure.
+settings.register_profile("limit_lab", deadline=None)
+settings.load_profile("limit_lab")
 
 # read when torch loads: each test process gets one thread, since the processes are what runs in parallel
 os.environ.setdefault("OMP_NUM_THREADS", "1")

@@ -43,14 +43,14 @@ class Duration:
         return cls(amount=float(match[1]) * scale, unit=match[3])
 
     def steps(self, documents: int, batch: int, tokens_per_document: float = 0.0) -> int:
-        """Optimizer steps of this duration; epochs count every batch, the partial last one too.
+        """Optimizer steps of this duration, at least one; epochs count every batch, the partial last one too.
 
         Raises: ConfigError for a duration in tokens when the mean document length is unknown.
         """
         if self.unit == "step":
-            return round(self.amount)
+            return max(1, round(self.amount))
         if self.unit == "ep":
-            return round(self.amount * -(-documents // batch))
+            return max(1, round(self.amount * -(-documents // batch)))
         if tokens_per_document <= 0:
             raise ConfigError(f"a duration of {self.amount:.0f} tokens needs the mean document length, which is unknown.")
         return max(1, round(self.amount / (tokens_per_document * batch)))
@@ -283,6 +283,13 @@ class Answers:
     def __post_init__(self) -> None:
         if self.temperature < 0:
             raise ConfigError(f"answers.temperature={self.temperature} is negative: use 0 for greedy decoding.")
+        if not 0 < self.top_p <= 1 or self.top_k < 0:
+            raise ConfigError(f"answers.top_p={self.top_p}, answers.top_k={self.top_k}: use 0 < top_p <= 1 and top_k >= 0.")
+        for name, value in (("max_new_tokens", self.max_new_tokens), ("batch", self.batch), ("limit", self.limit)):
+            if value is not None and value < 1:
+                raise ConfigError(f"answers.{name}={value} leaves nothing to answer: use 1 or more.")
+        if not self.seeds:
+            raise ConfigError("answers.seeds is empty: name at least one seed.")
         if self.temperature == 0 and len(self.seeds) > 1:
             raise ConfigError(f"answers.seeds={self.seeds} would repeat one greedy answer: use a single seed.")
 

@@ -13,6 +13,9 @@ from limit_lab.errors import ConfigError, DataError, did_you_mean
 
 PREAMBLE = "Below is an instruction that describes a task. Write a response that appropriately completes the request."
 
+#: The preamble of published Alpaca rows that have an input.
+PREAMBLE_WITH_INPUT = PREAMBLE.replace("task. Write", "task, paired with an input that provides further context. Write")
+
 #: Formats by name. ``{instruction}`` is replaced once; instruction text is never itself formatted.
 FORMATS = {
     # Alpaca with blank lines, as in the training rows of dolly_hhrlhf and Instruct-v3
@@ -59,14 +62,16 @@ def render(instruction: str, format_name: str) -> str:
 def instruction_of(text: str) -> str:
     """The bare instruction inside a published prompt that already carries the Alpaca frame; other text is returned as is.
 
-    Instruct-v1 rows ship framed; framing them again would train on a nested prompt.
+    Instruct-v1 rows ship framed; framing them again would train on a nested prompt. An input joins its instruction by a
+    newline, as the input column of an Alpaca row does.
     """
     marker = "### Instruction:\n"
-    if not text.startswith(PREAMBLE) or marker not in text:
+    if not text.startswith((PREAMBLE, PREAMBLE_WITH_INPUT)) or marker not in text:
         return text
     inner = text.split(marker, 1)[1]
     head, separator, tail = inner.rpartition("### Response:")
-    return (head if separator and not tail.strip() else inner).strip("\n")
+    bare = (head if separator and not tail.strip() else inner).strip("\n")
+    return bare.replace("\n\n### Input:\n", "\n", 1) if text.startswith(PREAMBLE_WITH_INPUT) else bare
 
 
 def prompt_ids(tokenizer: Tokenizer, instruction: str, format_name: str) -> list[int]:

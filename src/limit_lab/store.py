@@ -64,11 +64,11 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
     if not path.is_file():
         raise DataError(f"{path} does not exist: check the path, or data.dir if it is relative.")
     rows = []
-    with path.open(encoding="utf-8") as file:
+    with path.open("rb") as file:
         for number, line in enumerate(file, 1):
             try:
-                row = json.loads(line)
-            except json.JSONDecodeError as error:
+                row = json.loads(line.decode("utf-8"))
+            except ValueError as error:  # not JSON, or not UTF-8
                 raise DataError(f"{path} line {number} is not JSON: fix or remove the line.") from error
             if not isinstance(row, dict):
                 raise DataError(f"{path} line {number} is no JSON object: every line must be one row.")

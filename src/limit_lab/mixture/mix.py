@@ -25,8 +25,8 @@ class Mixed:
 def mix(study: Study, tokenizer: Tokenizer) -> Mixed:
     """Draw, shape and tokenise the study's mixture.
 
-    Raises: DataError when a source is short of rows, a response is empty, or a document is too long for
-    ``finetune.on_too_long=error``.
+    Raises: DataError when a source is short of rows, a response is empty, a document is too long for
+    ``finetune.on_too_long=error``, or every document was dropped for its length.
     """
     documents: list[Document] = []
     sources: dict[str, dict[str, Any]] = {}
@@ -37,6 +37,11 @@ def mix(study: Study, tokenizer: Tokenizer) -> Mixed:
         kept, fate = _fit(made, study.finetune.max_seq_tokens, study.finetune.on_too_long)
         documents += kept
         sources[name] = _source_card(available, drawn, kept, fate, study.data.sources[name].licence)
+    if sources and not documents:
+        raise DataError(
+            f"every document of mixture={study.mixture.name} is longer than finetune.max_seq_tokens="
+            f"{study.finetune.max_seq_tokens} and was dropped: raise it."
+        )
     return Mixed(documents=documents, card=_card(documents, sources, study))
 
 

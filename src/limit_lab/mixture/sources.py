@@ -90,10 +90,17 @@ def _file(name: str, path: Path) -> Rows:
 def _turns(raw: dict[str, Any], place: str) -> list[str]:
     """The turns of a row as {prompt, response}, {instruction, output} (Alpaca) or {conversations: [...]} (LIMA)."""
     if isinstance(raw.get("conversations"), list):
-        return [str(turn) for turn in raw["conversations"]]
+        return [_text(turn, place) for turn in raw["conversations"]]
     if "prompt" in raw and "response" in raw:
-        return [str(raw["prompt"]), str(raw["response"])]
+        return [_text(raw["prompt"], place), _text(raw["response"], place)]
     if "instruction" in raw and "output" in raw:
-        extra = f"\n{raw['input']}" if raw.get("input") else ""
-        return [str(raw["instruction"]) + extra, str(raw["output"])]
+        extra = f"\n{_text(raw['input'], place)}" if raw.get("input") else ""
+        return [_text(raw["instruction"], place) + extra, _text(raw["output"], place)]
     raise DataError(f"{place} has the columns {', '.join(sorted(raw))}: give it prompt and response.")
+
+
+def _text(value: Any, place: str) -> str:
+    """A field's text; null is none, and anything nested would be trained on as Python source."""
+    if isinstance(value, list | dict):
+        raise DataError(f"{place} holds a nested value where text belongs: give prompt and response as plain text.")
+    return "" if value is None else str(value)

@@ -9,7 +9,7 @@ from typing import Any
 from limit_lab import store
 from limit_lab.config import Study, fingerprint, plain
 from limit_lab.errors import DataError, ModelError
-from limit_lab.prompt import Tokenizer
+from limit_lab.prompt import Tokenizer, instruction_of
 
 
 def base_folder(study: Study) -> Path:
@@ -36,7 +36,10 @@ def _random(study: Study) -> Path:
     shape = study.model
     if shape.tokenizer is None:
         raise ModelError(f"model={shape.name} has neither path nor tokenizer: set model.path=FOLDER or model.tokenizer=FOLDER.")
-    inputs = {"shape": plain(shape), "tokenizer": store.sha256(Path(shape.tokenizer) / "tokenizer.json")}
+    tokenizer = Path(shape.tokenizer)
+    if not (tokenizer / "tokenizer.json").is_file():
+        raise ModelError(f"model.tokenizer={shape.tokenizer} has no tokenizer.json: point it at a folder that has one.")
+    inputs = {"shape": plain(shape), "tokenizer": store.sha256(tokenizer / "tokenizer.json")}
     folder = Path(study.runs) / "models" / f"{shape.name}-{fingerprint(inputs)}"
 
     def work(place: Path) -> dict[str, Any]:
@@ -49,7 +52,7 @@ def _random(study: Study) -> Path:
         )
         model = MPT(config).eval()
         model.initialise(shape.init_seed)
-        export(model, Path(shape.tokenizer or ""), place / "model", card=f"# random weights, seed {shape.init_seed}\n")
+        export(model, tokenizer, place / "model", card=f"# random weights, seed {shape.init_seed}\n")
         return {"seed": shape.init_seed}
 
     with store.locked(folder.with_name(f".{folder.name}")):
@@ -68,6 +71,8 @@ def content(folder: Path) -> dict[str, str]:
     for name in ("config.json", "tokenizer.json"):
         if not (folder / name).is_file():
             raise ModelError(f"{folder} has no {name}: a model folder holds config.json, tokenizer.json and *.safetensors.")
+    if not any(folder.glob("*.safetensors")):
+        raise ModelError(f"{folder} has no *.safetensors: export or download the weights in that format.")
     return _hashed(folder)
 
 
@@ -107,16 +112,16 @@ def open_prompts(study: Study) -> list[dict[str, Any]]:
         rows = samples.open_prompts(World(study.microworld.seed), study.microworld.part)
     else:
         rows = [
-            {"prompt": _instruction(row, study.answers.prompts), "cluster": str(index), "unseen": True}
+            {"prompt": _instruction(row, f"{study.answers.prompts} line {index + 1}"), "cluster": str(index), "unseen": True}
             for index, row in enumerate(store.read_rows(Path(study.answers.prompts)))
         ]
     return rows[: study.answers.limit]
 
 
-def _instruction(row: dict[str, Any], file: str) -> str:
-    if isinstance(row.get("conversations"), list) and row["conversations"]:
-        return str(row["conversations"][0])
-    for key in ("prompt", "instruction"):
-        if key in row:
-            return str(row[key])
-    raise DataError(f"{file} has a row without prompt, instruction or conversations: give every row one of them.")
+def _instruction(row: dict[str, Any], place: str) -> str:
+    turns = row.get("conversations")
+    text = turns[0] if isinstance(turns, list) and turns else row.get("prompt", row.get("instruction"))
+    if not isinstance(text, str) or not text.strip():
+        raise DataError(f"{place} has no prompt, instruction or conversations in plain text: give every row one of them.")
+    extra = f"\n{row['input']}" if "prompt" not in row and row.get("input") else ""
+    return instruction_of(text + extra)

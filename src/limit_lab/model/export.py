@@ -21,12 +21,16 @@ TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_ma
 def export(model: MPT, tokenizer_folder: Path, folder: Path, *, card: str, dtype: torch.dtype = torch.float32) -> None:
     """Write weights, config.json, tokenizer and README.md (``card``) to ``folder``, replacing what was there.
 
-    Raises: ModelError when the reloaded model's logits differ from the given one's beyond rounding to ``dtype``.
+    Raises: ModelError when a weight is not finite in ``dtype``, or when the reloaded model's logits differ from the given
+    one's beyond rounding to it.
     """
+    state = {name: value.detach().to(dtype).contiguous() for name, value in model.state_dict().items()}
+    for name, value in state.items():
+        if not value.isfinite().all():
+            raise ModelError(f"{name} holds values that are not finite: the training diverged, lower finetune.learning_rate.")
     partial = folder.with_name(f".{folder.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
-    state = {name: value.detach().to(dtype).contiguous() for name, value in model.state_dict().items()}
     save_file(state, partial / "model.safetensors", metadata={"format": "pt"})
     config = model.config.to_hugging_face() | {"dtype": str(dtype).removeprefix("torch.")}
     (partial / "config.json").write_text(json.dumps(config, indent=1) + "\n", encoding="utf-8")
@@ -44,5 +48,5 @@ def _verify(model: MPT, folder: Path, dtype: torch.dtype) -> None:
     rounded = MPT(model.config).eval()
     rounded.load_state_dict({name: value.to(dtype).float() for name, value in model.state_dict().items()})
     worst = float((rounded(ids) - load_model(folder)(ids)).abs().max())
-    if worst > 1e-5:
+    if not worst <= 1e-5:
         raise ModelError(f"{folder}: the exported model's logits differ by {worst:.2g} after reloading: export again.")

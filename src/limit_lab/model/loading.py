@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import cast
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from limit_lab.errors import ModelError
@@ -31,7 +32,10 @@ def read_config(folder: Path) -> MPTConfig:
     path = folder / "config.json"
     if not path.is_file():
         raise ModelError(f"{folder} has no config.json: model.path must name a folder saved in the Hugging Face layout.")
-    raw = json.loads(path.read_text(encoding="utf-8"))
+    try:
+        raw = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ModelError(f"{path} is not JSON ({error}): copy it again from the model's source.") from error
     if raw.get("model_type") != "mpt":
         raise ModelError(f"{folder} holds a {raw.get('model_type')!r} model, and only 'mpt' is read so far.")
     return MPTConfig.from_hugging_face(raw)
@@ -40,7 +44,7 @@ def read_config(folder: Path) -> MPTConfig:
 def load_model(folder: Path) -> MPT:
     """The folder's MPT in float32, in evaluation mode, on the CPU.
 
-    Raises: ModelError when weights are missing, surplus or misshapen; the first such name is given.
+    Raises: ModelError when a file is damaged, or weights are missing, surplus or misshapen; the first such name is given.
     """
     model = MPT(read_config(folder))
     files = sorted(folder.glob("*.safetensors"))
@@ -48,7 +52,10 @@ def load_model(folder: Path) -> MPT:
         raise ModelError(f"{folder} has no *.safetensors: export or download the weights in that format.")
     state: dict[str, torch.Tensor] = {}
     for file in files:
-        state |= load_file(file)
+        try:
+            state |= load_file(file)
+        except SafetensorError as error:
+            raise ModelError(f"{file} is no complete safetensors file ({error}): export or download it again.") from error
     state = {_name(key): value.float() for key, value in state.items() if not key.startswith("lm_head.")}
     own = {name: parameter.shape for name, parameter in model.named_parameters()}
     for name in sorted(own.keys() ^ state.keys()):

@@ -24,7 +24,10 @@ REQUIRED = {
     "logit_scale": None,
     "emb_pdrop": 0,
     "resid_pdrop": 0,
+    "tie_word_embeddings": True,
 }
+NORMS = ("low_precision_layernorm", "layernorm")
+SIZES = ("d_model", "n_layers", "n_heads", "vocab_size", "max_seq_len")
 REQUIRED_ATTENTION = {
     "alibi": True,
     "alibi_bias_max": 8,
@@ -50,18 +53,24 @@ class MPTConfig:
 
     @classmethod
     def from_hugging_face(cls, raw: dict[str, Any]) -> MPTConfig:
-        """Read config.json of an MPT folder. Raises: ModelError naming every field whose value is not supported."""
+        """Read config.json of an MPT folder.
+
+        Raises: ModelError naming every field that is missing or whose value is not supported.
+        """
         attention = raw.get("attn_config") or {}
         wrong = [f"{key}={raw[key]!r}" for key, value in REQUIRED.items() if raw.get(key, value) != value]
         wrong += [f"attn_config.{k}={attention[k]!r}" for k, v in REQUIRED_ATTENTION.items() if attention.get(k, v) != v]
+        if raw.get("norm_type", NORMS[0]) not in NORMS:
+            wrong.append(f"norm_type={raw['norm_type']!r}")
         if wrong:
             raise ModelError(f"this MPT configuration is not supported: {', '.join(wrong)}; use a model without them.")
+        missing = [key for key in SIZES if key not in raw]
+        if missing:
+            raise ModelError(f"this MPT configuration lacks {', '.join(missing)}: take config.json from the model's source.")
+        if raw["d_model"] % raw["n_heads"]:
+            raise ModelError(f"d_model={raw['d_model']} cannot be shared by n_heads={raw['n_heads']}: use a divisor of it.")
         return cls(
-            d_model=raw["d_model"],
-            n_layers=raw["n_layers"],
-            n_heads=raw["n_heads"],
-            vocab_size=raw["vocab_size"],
-            max_seq_len=raw["max_seq_len"],
+            **{key: raw[key] for key in SIZES},
             clip_qkv=attention.get("clip_qkv"),
             softmax_scale=attention.get("softmax_scale"),
             layer_norm_epsilon=raw.get("layer_norm_epsilon", 1e-5),
@@ -81,9 +90,8 @@ class MPTConfig:
             "vocab_size": self.vocab_size,
             "max_seq_len": self.max_seq_len,
             "layer_norm_epsilon": self.layer_norm_epsilon,
-            "norm_type": "low_precision_layernorm",
+            "norm_type": NORMS[0],
             "learned_pos_emb": True,
-            "tie_word_embeddings": True,
             "use_cache": False,
         }
 
@@ -209,7 +217,7 @@ class MPT(nn.Module):
         device = self.slopes.device
         key = torch.arange(keys, device=device)
         query = torch.arange(keys - queries, keys, device=device)
-        bias = self.slopes[:, None, None] * (key[None, :] - query[:, None])
+        bias = self.slopes.float()[:, None, None] * (key[None, :] - query[:, None])
         bias = bias.masked_fill(key[None, :] > query[:, None], -torch.inf)[None]
         if document is not None:
             bias = bias.masked_fill((document[:, None, :, None] != document[:, None, None, :]), -torch.inf)

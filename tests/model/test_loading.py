@@ -1,0 +1,124 @@
+"""Which folders load, and the sentence for every one that does not."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from limit_lab.errors import ModelError
+from limit_lab.microworld.checkpoint import SHIPPED
+from limit_lab.model.export import export
+from limit_lab.model.loading import load_model, load_tokenizer, read_config
+from tests.model.oracle import oracle, random_ids, random_model
+
+WEIGHTS = "model.safetensors"
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("exported") / "model"
+    export(random_model(), SHIPPED, folder, card="# card\n")
+    return folder
+
+
+@pytest.fixture
+def folder(exported: Path, tmp_path: Path) -> Path:
+    """A copy to be damaged."""
+    return shutil.copytree(exported, tmp_path / "model")
+
+
+def reconfigure(folder: Path, **changes: object) -> None:
+    raw = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    (folder / "config.json").write_text(json.dumps(raw | changes), encoding="utf-8")
+
+
+def same_as_exported(folder: Path) -> bool:
+    ids = random_ids(2, 11)
+    return torch.equal(load_model(folder)(ids), random_model()(ids))
+
+
+def test_the_folder_that_transformers_saves_is_read(tmp_path: Path) -> None:
+    oracle(random_model()).save_pretrained(tmp_path)
+    assert same_as_exported(tmp_path)
+
+
+def test_weights_may_lack_the_prefix_carry_a_head_and_lie_in_several_files(folder: Path) -> None:
+    state = {name.removeprefix("transformer."): value for name, value in load_file(folder / WEIGHTS).items()}
+    state["lm_head.weight"] = state["wte.weight"].clone()
+    names = sorted(state)
+    for part in range(3):
+        save_file({name: state[name] for name in names[part::3]}, folder / f"model-{part}.safetensors")
+    (folder / WEIGHTS).unlink()
+    assert same_as_exported(folder)
+
+
+def test_half_precision_weights_are_read_as_float32(folder: Path) -> None:
+    state = {name: value.half() for name, value in load_file(folder / WEIGHTS).items()}
+    save_file(state, folder / WEIGHTS)
+    loaded = load_model(folder)
+    assert {parameter.dtype for parameter in loaded.parameters()} == {torch.float32}
+    assert torch.equal(loaded.transformer.wte.weight, random_model().transformer.wte.weight.half().float())
+
+
+def rewrite(change: Callable[[dict[str, torch.Tensor]], object]) -> Callable[[Path], None]:
+    def damage(folder: Path) -> None:
+        state = load_file(folder / WEIGHTS)
+        change(state)
+        save_file(state, folder / WEIGHTS)
+
+    return damage
+
+
+def cut(folder: Path) -> None:
+    whole = (folder / WEIGHTS).read_bytes()
+    (folder / WEIGHTS).write_bytes(whole[: len(whole) // 2])
+
+
+NORM = "transformer.norm_f.weight"
+
+
+@pytest.mark.parametrize(
+    ("damage", "said"),
+    [
+        (lambda folder: (folder / "config.json").unlink(), "has no config.json: model.path must name"),
+        (lambda folder: (folder / "config.json").write_text("{"), "config.json is not JSON"),
+        (lambda folder: reconfigure(folder, model_type="llama"), "holds a 'llama' model, and only 'mpt'"),
+        (lambda folder: reconfigure(folder, no_bias=False), "no_bias=False; use a model without"),
+        (lambda folder: reconfigure(folder, d_model=64), "has shape [61, 32], config.json says [61, 64]"),
+        (lambda folder: reconfigure(folder, n_layers=3), "blocks.2.attn.Wqkv.weight' is missing"),
+        (lambda folder: reconfigure(folder, n_layers=1), "blocks.1.attn.Wqkv.weight' is not part of an MPT"),
+        (lambda folder: (folder / WEIGHTS).unlink(), "has no *.safetensors: export or download"),
+        (cut, "model.safetensors is no complete safetensors file"),
+        (rewrite(lambda state: state.pop(NORM)), f"the weight '{NORM}' is missing"),
+        (rewrite(lambda state: state.update({"transformer.wpe.weight": torch.ones(3)})), "wpe.weight' is not part of an MPT"),
+        (rewrite(lambda state: state.update({NORM: torch.ones(31)})), f"{NORM} has shape [31], config.json says [32]"),
+    ],
+)
+def test_a_damaged_folder_is_one_sentence(damage: Callable[[Path], object], said: str, folder: Path) -> None:
+    assert same_as_exported(folder)
+    damage(folder)
+    with pytest.raises(ModelError) as caught:
+        load_model(folder)
+    assert said in str(caught.value)
+    assert str(folder) in str(caught.value) or "configuration is not supported" in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_missing_folder_is_one_sentence(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match=r"has no config.json: model.path must name a folder"):
+        read_config(tmp_path / "nowhere")
+    with pytest.raises(ModelError, match=r"has no tokenizer.json: point model.path"):
+        load_tokenizer(tmp_path / "nowhere")
+
+
+def test_a_tokenizer_without_eos_is_refused(folder: Path) -> None:
+    assert load_tokenizer(folder).eos_token_id == load_tokenizer(SHIPPED).eos_token_id
+    (folder / "tokenizer_config.json").write_text('{"tokenizer_class": "PreTrainedTokenizerFast"}', encoding="utf-8")
+    with pytest.raises(ModelError, match=r"has no eos token: name one in its tokenizer_config.json"):
+        load_tokenizer(folder)
