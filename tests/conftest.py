@@ -15,9 +15,6 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 settings.register_profile("limit_lab", deadline=None)
 settings.load_profile("limit_lab")
 
-# read when torch loads: each test process gets one thread, since the processes are what runs in parallel
-os.environ.setdefault("OMP_NUM_THREADS", "1")
-
 ROOT = Path(__file__).resolve().parent.parent
 
 
