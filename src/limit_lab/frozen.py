@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
+from dataclasses import Field, fields
 from typing import Any
 
-from limit_lab.config import DISPLAY, NUMERICS, Study, fingerprint, plain
+from limit_lab.config import DISPLAY, NUMERICS, Finetune, Predicate, Study, Task, fingerprint, plain
 
 
 def fixed(cells: Sequence[Study], base: Mapping[str, str]) -> dict[str, Any]:
@@ -20,15 +22,25 @@ def fixed(cells: Sequence[Study], base: Mapping[str, str]) -> dict[str, Any]:
         "base": base,
         "mixtures": {cell.mixture.name: cell.mixture.samples for cell in cells},
         "baseline": last.study.baseline,
-        "recipe": {key: value for key, value in plain(last.finetune).items() if key not in ("name", *DISPLAY)},
+        "recipe": {key: value for key, value in _stated(last.finetune).items() if key not in ("name", *DISPLAY)},
         "prompt": last.prompt.format,
-        "tasks": suite.tasks,
+        "tasks": [_stated(task) for task in suite.tasks],
         "average": suite.average,
         "prompting": suite.prompting,
         "decoding": [answers.limit, answers.max_new_tokens, answers.temperature, answers.top_p, answers.top_k],
         "judge": [last.judge.profile, last.judge.tie_margin, _weights(last)],
-        "claims": last.study.predicates,
+        "claims": [_stated(claim) for claim in last.study.predicates],
     }
+
+
+def _stated(node: Finetune | Task | Predicate) -> dict[str, Any]:
+    """The fields that differ from their defaults, so that an option added later changes no fingerprint."""
+    values = plain(node)
+    return {one.name: values[one.name] for one in fields(node) if values[one.name] != _default(one)}
+
+
+def _default(one: Field[Any]) -> Any:
+    return one.default if one.default_factory is dataclasses.MISSING else one.default_factory()
 
 
 def _weights(study: Study) -> str | None:

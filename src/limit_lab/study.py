@@ -113,8 +113,9 @@ def identity(study: Study) -> dict[str, Any]:
 
 
 def folder_of(study: Study) -> Path:
-    """The cell's folder, named by mixture and fingerprint."""
-    return Path(study.runs) / "cells" / f"{study.mixture.name}-{fingerprint(identity(study))}"
+    """The cell's folder, named by mixture and fingerprint; what is asked of the development part is kept apart."""
+    part = "-development" if study.model.embedded and study.microworld.part == "development" else ""
+    return Path(study.runs) / "cells" / f"{study.mixture.name}-{fingerprint(identity(study))}{part}"
 
 
 def model_folder(study: Study) -> Path:
