@@ -79,7 +79,7 @@ def export(cells: list[Study]) -> None:
 
 def identity(study: Study) -> dict[str, Any]:
     """What a cell is: content hashes, mixture, prompt format, recipe and seeds. Devices, paths and display never count."""
-    from limit_lab.mixture.sources import read
+    from limit_lab.mixture import sources
     from limit_lab.model.bases import base_folder, content
 
     seed = study.microworld.seed
@@ -89,7 +89,7 @@ def identity(study: Study) -> dict[str, Any]:
         "base": content(base_folder(study)),
         "samples": study.mixture.samples,
         "selection": study.mixture.selection,
-        "sources": {name: read(name, study.data, world_seed=seed).sha256 for name in study.mixture.samples},
+        "sources": {name: sources.content(name, study.data, world_seed=seed) for name in study.mixture.samples},
         "prompt": FORMATS[study.prompt.format],
         "recipe": recipe if study.mixture.samples else None,
         "seeds": plain(study.seeds) if study.mixture.samples else None,

@@ -37,17 +37,14 @@ def read(name: str, data: Data, *, world_seed: int) -> Rows:
 
     Raises: DataError when the source is unknown, its file is missing, or a row fits no known layout.
     """
-    if name not in data.sources:
-        raise DataError(f"source {name!r} is unknown in data={data.name}{did_you_mean(name, data.sources)}")
-    source = data.sources[name]
-    if source.kind == "microworld":
-        return _embedded(name, world_seed)
-    if source.kind == "hub":
-        raise DataError(
-            f"source {name!r} lies on the Hub ({source.hub}): save it as jsonl and set "
-            f"data.sources.{name}.kind=file data.sources.{name}.file=rows.jsonl."
-        )
-    return _file(name, path_of(source, data))
+    source = _source(name, data)
+    return _embedded(name, world_seed) if source.kind == "microworld" else _file(name, _local(name, source, data))
+
+
+def content(name: str, data: Data, *, world_seed: int) -> str:
+    """SHA-256 of what the rows of a source come from, without reading them. Raises: DataError as `read` does."""
+    source = _source(name, data)
+    return _world_content(name, world_seed) if source.kind == "microworld" else sha256(_local(name, source, data))
 
 
 def path_of(source: Source, data: Data) -> Path:
@@ -60,16 +57,40 @@ def path_of(source: Source, data: Data) -> Path:
     return Path(data.dir) / path
 
 
+def _source(name: str, data: Data) -> Source:
+    if name not in data.sources:
+        raise DataError(f"source {name!r} is unknown in data={data.name}{did_you_mean(name, data.sources)}")
+    return data.sources[name]
+
+
+def _local(name: str, source: Source, data: Data) -> Path:
+    if source.kind == "hub":
+        raise DataError(
+            f"source {name!r} lies on the Hub ({source.hub}): save it as jsonl and set "
+            f"data.sources.{name}.kind=file data.sources.{name}.file=rows.jsonl."
+        )
+    path = path_of(source, data)
+    if not path.is_file():
+        raise DataError(f"source {name!r}: {path} does not exist: check data.sources.{name}.file, or data.dir if it is relative.")
+    return path
+
+
+def _world_content(name: str, seed: int) -> str:
+    from limit_lab.microworld.world import VERSION
+
+    return fingerprint({"world": seed, "version": VERSION, "source": name})
+
+
 def _embedded(name: str, seed: int) -> Rows:
     from limit_lab.microworld import samples
-    from limit_lab.microworld.world import VERSION, World
+    from limit_lab.microworld.world import World
 
     made = samples.rows(name, World(seed), samples.AVAILABLE[name])
     rows = [
         Row(index=index, prompt=row["prompt"], response=row["response"], facts=tuple(row["facts"]), template=row["template"])
         for index, row in enumerate(made)
     ]
-    return Rows(rows=rows, sha256=fingerprint({"world": seed, "version": VERSION, "source": name}))
+    return Rows(rows=rows, sha256=_world_content(name, seed))
 
 
 def _file(name: str, path: Path) -> Rows:
