@@ -8,14 +8,17 @@ import time
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import lightning.pytorch as pl
 import torch
+from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 from lightning.pytorch.callbacks import Callback
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from limit_lab import store
 from limit_lab.config import Duration, Finetune, Hardware, documents
 from limit_lab.errors import DataError, LimitLabError
 from limit_lab.finetune.batches import Batches, FromStep, MicroBatch
@@ -44,8 +47,7 @@ class Journal(Callback):
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Drop the records of steps that a resumed run will take again."""
-        kept = [row for row in read_metrics(self.metrics) if row["step"] <= trainer.global_step]
-        self.metrics.write_text("".join(json.dumps(row) + "\n" for row in kept), encoding="utf-8")
+        store.write_rows(self.metrics, [row for row in read_metrics(self.metrics) if row["step"] <= trainer.global_step])
 
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: MicroBatch, batch_idx: int
@@ -78,7 +80,7 @@ class Journal(Callback):
             raise LimitLabError(f"the loss is {self.loss} at step {step}: lower finetune.learning_rate or finetune.clip_norm.")
         rate = trainer.optimizers[0].param_groups[0]["lr"]
         row = {"step": step, "loss": self.loss, "grad_norm": self.norm, "learning_rate": rate, "targets": self.targets}
-        with self.metrics.open("a", encoding="utf-8") as file:
+        with store.writing(self.metrics), self.metrics.open("a", encoding="utf-8") as file:
             file.write(json.dumps(row) + "\n")
         if self.say and (step % self.recipe.log_every_steps == 0 or step == self.steps):
             now = time.monotonic()
@@ -102,9 +104,34 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
 
 def save(trainer: pl.Trainer, folder: Path) -> None:
     """Write the checkpoint beside the last one, then replace it: at every moment one valid checkpoint exists."""
-    partial = folder / "checkpoint.partial"
-    trainer.save_checkpoint(partial)
-    partial.replace(folder / "checkpoint.ckpt")
+    partial, checkpoint = folder / "checkpoint.partial", folder / "checkpoint.ckpt"
+    with store.writing(checkpoint):
+        try:
+            trainer.save_checkpoint(partial)
+            partial.replace(checkpoint)
+        except BaseException:
+            partial.unlink(missing_ok=True)
+            raise
+
+
+class InPlace(TorchCheckpointIO):
+    """Writes where it is told to: Lightning's own way buffers the checkpoint in memory and goes through the system's /tmp."""
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
+        with Path(path).open("wb") as file:  # torch's own writer would hide the reason when the disk refuses
+            torch.save(checkpoint, file)
+
+
+def completed_steps(checkpoint: Path) -> int:
+    """Steps that a checkpoint holds, 0 without one. Raises: DataError when it cannot be read."""
+    if not checkpoint.is_file():
+        return 0
+    try:
+        return int(torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=True)["global_step"])
+    except (RuntimeError, ValueError, KeyError, EOFError, UnpicklingError) as error:
+        raise DataError(
+            f"{checkpoint} is damaged: delete it, and the same command starts this fine-tuning from its beginning."
+        ) from error
 
 
 def lengths(recipe: Finetune, mixed: list[Document]) -> tuple[int, int]:
@@ -139,9 +166,7 @@ def train(
     )
     folder.mkdir(parents=True, exist_ok=True)
     checkpoint = folder / "checkpoint.ckpt"
-    done = 0
-    if checkpoint.is_file():
-        done = int(torch.load(checkpoint, map_location="cpu", weights_only=True)["global_step"])
+    done = completed_steps(checkpoint)
     module = Finetuning(model.train(), recipe, schedule_steps=schedule, accumulation=batches.accumulation)
     start = time.monotonic()
     trainer = _trainer(recipe, hardware, folder, batches.accumulation, steps, say)
@@ -149,7 +174,10 @@ def train(
     with warnings.catch_warnings():
         # Lightning advises worker processes and a validation loop; the batches are built in microseconds and scored later
         warnings.filterwarnings("ignore", module="lightning")
-        trainer.fit(module, loader, ckpt_path=str(checkpoint) if done else None, weights_only=True)
+        try:
+            trainer.fit(module, loader, ckpt_path=str(checkpoint) if done else None, weights_only=True)
+        except SystemExit as stop:  # what Lightning makes of Ctrl-C (exit code 1) and of SIGTERM (exit code 0)
+            raise KeyboardInterrupt from stop
     model.eval()
     losses = [row["loss"] for row in read_metrics(folder / "metrics.jsonl")]
     return {
@@ -173,6 +201,7 @@ def _trainer(recipe: Finetune, hardware: Hardware, folder: Path, accumulation: i
         accumulate_grad_batches=accumulation,
         gradient_clip_val=recipe.clip_norm,
         callbacks=[Journal(folder, recipe, steps=steps, say=say)],
+        plugins=[InPlace()],
         logger=False,
         enable_checkpointing=False,
         enable_progress_bar=False,

@@ -71,7 +71,9 @@ def _local(name: str, source: Source, data: Data) -> Path:
         )
     path = path_of(source, data)
     if not path.is_file():
-        raise DataError(f"source {name!r}: {path} does not exist: check data.sources.{name}.file, or data.dir if it is relative.")
+        raise DataError(
+            f"source {name!r}: {path} does not exist: check data.sources.{name}.file, or data.dir if it is relative."
+        )
     return path
 
 
