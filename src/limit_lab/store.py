@@ -118,8 +118,20 @@ def sha256(path: Path) -> str:
 
 
 def done(folder: Path, inputs: Mapping[str, Any]) -> bool:
-    """Whether the stage in ``folder`` has finished for exactly these inputs."""
-    return _mark(folder / "manifest.json") == fingerprint(inputs)
+    """Whether the stage in ``folder`` has finished for exactly these inputs.
+
+    Raises: DataError when it has and a file that it wrote is gone or has another size.
+    """
+    manifest = folder / "manifest.json"
+    if _mark(manifest) != fingerprint(inputs):
+        return False
+    for name, size in read_json(manifest).get("files", {}).items():
+        file = folder / name
+        if not file.is_file() or file.stat().st_size != size:
+            raise DataError(
+                f"{file} is {'not as it was written' if file.is_file() else 'gone'}: delete {folder} and run again."
+            )
+    return True
 
 
 def _mark(path: Path) -> str | None:
@@ -149,11 +161,13 @@ def stage(folder: Path, inputs: Mapping[str, Any], work: Callable[[Path], Mappin
         write_json(begun, {"fingerprint": mark, "inputs": inputs})
     start = time.monotonic()
     outputs = plain(work(folder))
+    files = sorted(path for path in folder.rglob("*") if path.is_file() and path != begun)
     manifest = {
         "schema": SCHEMA,
         "fingerprint": mark,
         "inputs": inputs,
         "outputs": outputs,
+        "files": {path.relative_to(folder).as_posix(): path.stat().st_size for path in files},
         "seconds": round(time.monotonic() - start, 3),
         "provenance": provenance.collect(),
     }

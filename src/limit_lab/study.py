@@ -173,6 +173,8 @@ def _finetune(study: Study, mixed: Mixed, base: Path, folder: Path, mark: Mappin
         (training / "checkpoint.ckpt").unlink(missing_ok=True)
         return outcome
 
+    if not (place / "model").is_dir():  # a training whose export was deleted has to be done again
+        (folder / "finetune" / "manifest.json").unlink(missing_ok=True)
     return {"card": mixed.card, "finetune": store.stage(folder / "finetune", mark, work)}
 
 
