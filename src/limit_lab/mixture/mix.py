@@ -37,6 +37,11 @@ def mix(study: Study, tokenizer: Tokenizer) -> Mixed:
         kept, fate = _fit(made, study.finetune.max_seq_tokens, study.finetune.on_too_long)
         documents += kept
         sources[name] = _source_card(available, drawn, kept, fate, study.data.sources[name].licence)
+    if sources and not documents:
+        raise DataError(
+            f"mixture={study.mixture.name}: every sample is longer than finetune.max_seq_tokens={study.finetune.max_seq_tokens} "
+            "and was dropped: raise it."
+        )
     return Mixed(documents=documents, card=_card(documents, sources, study))
 
 

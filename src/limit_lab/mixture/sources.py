@@ -57,6 +57,18 @@ def path_of(source: Source, data: Data) -> Path:
     return Path(data.dir) / path
 
 
+def count(name: str, data: Data) -> int:
+    """How many usable rows a source has; those of a local file are read. Raises: DataError as `read` does."""
+    source = _source(name, data)
+    if source.kind != "microworld":
+        return len(_file(name, _local(name, source, data)).rows)
+    from limit_lab.microworld.samples import AVAILABLE
+
+    if name not in AVAILABLE:
+        raise DataError(f"source {name!r} is not one of the micro-world's{did_you_mean(name, AVAILABLE)}")
+    return AVAILABLE[name]
+
+
 def _source(name: str, data: Data) -> Source:
     if name not in data.sources:
         raise DataError(f"source {name!r} is unknown in data={data.name}{did_you_mean(name, data.sources)}")
@@ -87,7 +99,7 @@ def _embedded(name: str, seed: int) -> Rows:
     from limit_lab.microworld import samples
     from limit_lab.microworld.world import World
 
-    made = samples.rows(name, World(seed), samples.AVAILABLE[name])
+    made = samples.rows(name, World(seed), samples.AVAILABLE.get(name, 0))
     rows = [
         Row(index=index, prompt=row["prompt"], response=row["response"], facts=tuple(row["facts"]), template=row["template"])
         for index, row in enumerate(made)
@@ -98,7 +110,7 @@ def _embedded(name: str, seed: int) -> Rows:
 def _file(name: str, path: Path) -> Rows:
     rows, left_out = [], {"multi-turn": 0, "no response": 0}
     for index, raw in enumerate(read_rows(path)):
-        turns = _turns(raw, f"{path} line {index + 1}")
+        turns = _texts(_turns(raw, f"{path} line {index + 1}"), f"{path} line {index + 1}")
         if len(turns) > 2:
             left_out["multi-turn"] += 1
         elif len(turns) < 2 or not turns[1].strip():
@@ -110,13 +122,21 @@ def _file(name: str, path: Path) -> Rows:
     return Rows(rows=rows, sha256=sha256(path), left_out={reason: count for reason, count in left_out.items() if count})
 
 
-def _turns(raw: dict[str, Any], place: str) -> list[str]:
+def _texts(turns: list[Any], place: str) -> list[str]:
+    """The turns if they are texts, a null counting as an empty one; anything else would be taught as Python prints it."""
+    for turn in turns:
+        if turn is not None and not isinstance(turn, str):
+            raise DataError(f"{place} has {turn!r:.60} where a text belongs: give it a prompt and a response as plain texts.")
+    return [turn or "" for turn in turns]
+
+
+def _turns(raw: dict[str, Any], place: str) -> list[Any]:
     """The turns of a row as {prompt, response}, {instruction, output} (Alpaca) or {conversations: [...]} (LIMA)."""
     if isinstance(raw.get("conversations"), list):
-        return [str(turn) for turn in raw["conversations"]]
+        return list(raw["conversations"])
     if "prompt" in raw and "response" in raw:
-        return [str(raw["prompt"]), str(raw["response"])]
+        return [raw["prompt"], raw["response"]]
     if "instruction" in raw and "output" in raw:
         extra = f"\n{raw['input']}" if raw.get("input") else ""
-        return [str(raw["instruction"]) + extra, str(raw["output"])]
-    raise DataError(f"{place} has the columns {', '.join(sorted(raw))}: give it prompt and response.")
+        return [f"{raw['instruction']}{extra}" if extra else raw["instruction"], raw["output"]]
+    raise DataError(f"{place} has the columns {', '.join(sorted(raw)) or 'none'}: give it prompt and response.")
