@@ -51,6 +51,9 @@ class MPTConfig:
     @classmethod
     def from_hugging_face(cls, raw: dict[str, Any]) -> MPTConfig:
         """Read config.json of an MPT folder. Raises: ModelError naming every field whose value is not supported."""
+        absent = [key for key in ("d_model", "n_layers", "n_heads", "vocab_size", "max_seq_len") if key not in raw]
+        if absent:
+            raise ModelError(f"this MPT configuration does not say {', '.join(absent)}: complete its config.json.")
         attention = raw.get("attn_config") or {}
         wrong = [f"{key}={raw[key]!r}" for key, value in REQUIRED.items() if raw.get(key, value) != value]
         wrong += [f"attn_config.{k}={attention[k]!r}" for k, v in REQUIRED_ATTENTION.items() if attention.get(k, v) != v]
