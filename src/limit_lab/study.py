@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from limit_lab import provenance, store
 from limit_lab.config import NUMERICS, Study, fingerprint, plain
 from limit_lab.errors import DataError
-from limit_lab.prompt import FORMATS, prompt_ids
+from limit_lab.prompt import prompt_ids, template
 
 if TYPE_CHECKING:
     from limit_lab.mixture.mix import Mixed
@@ -23,6 +23,8 @@ def run(cells: list[Study]) -> Path:
     Raises: LimitLabError and its kinds, always before anything half-written counts as done.
     """
     root = Path(cells[0].runs)
+    for study in cells:
+        _ready(study)
     made = [_cell(study, f"{number}/{len(cells)}") for number, study in enumerate(cells, 1)]
     pairs = _pairs(cells, made)
     names = cells[-1].study
@@ -90,7 +92,7 @@ def identity(study: Study) -> dict[str, Any]:
         "samples": study.mixture.samples,
         "selection": study.mixture.selection,
         "sources": {name: sources.content(name, study.data, world_seed=seed) for name in study.mixture.samples},
-        "prompt": FORMATS[study.prompt.format],
+        "prompt": template(study.prompt.format),
         "recipe": recipe if study.mixture.samples else None,
         "seeds": plain(study.seeds) if study.mixture.samples else None,
     }
@@ -110,6 +112,27 @@ def model_folder(study: Study) -> Path:
     from limit_lab.model.bases import base_folder
 
     return folder_of(study) / "export" / "model" if study.mixture.samples else base_folder(study)
+
+
+def _ready(study: Study) -> None:
+    """Read all that a cell will need before any cell is trained: its mixture, the gauntlet's rows, the open prompts.
+
+    Raises: DataError for what would otherwise stop the study hours later.
+    """
+    from limit_lab.gauntlet import tasks
+    from limit_lab.mixture.mix import mix as mix_rows
+    from limit_lab.model.bases import base_folder, gauntlet_data, open_prompts, tokenizer_of
+    from limit_lab.model.loading import read_config
+
+    read_config(base_folder(study))
+    tokenizer = tokenizer_of(study)
+    if study.mixture.samples and not (folder_of(study) / "export" / "manifest.json").is_file():
+        mix_rows(study, tokenizer)
+    data = gauntlet_data(study)
+    tasks.require_files(study.gauntlet, study.gauntlet.tasks, data)
+    for task in study.gauntlet.tasks:
+        tasks.read(task, data)
+    open_prompts(study)
 
 
 def _cell(study: Study, number: str) -> str:
