@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import time
 import warnings
 from collections.abc import Mapping
@@ -120,6 +121,8 @@ class InPlace(TorchCheckpointIO):
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
         with Path(path).open("wb") as file:  # torch's own writer would hide the reason when the disk refuses
             torch.save(checkpoint, file)
+            file.flush()
+            os.fsync(file.fileno())
 
 
 def completed_steps(checkpoint: Path) -> int:
