@@ -161,7 +161,7 @@ def stage(folder: Path, inputs: Mapping[str, Any], work: Callable[[Path], Mappin
         write_json(begun, {"fingerprint": mark, "inputs": inputs})
     start = time.monotonic()
     outputs = plain(work(folder))
-    files = sorted(path for path in folder.rglob("*") if path.is_file() and path != begun)
+    files = [path for path in sorted(folder.rglob("*")) if path.is_file() and path != begun and not _hidden(path, folder)]
     manifest = {
         "schema": SCHEMA,
         "fingerprint": mark,
@@ -173,6 +173,11 @@ def stage(folder: Path, inputs: Mapping[str, Any], work: Callable[[Path], Mappin
     }
     write_json(folder / "manifest.json", manifest)
     return outputs
+
+
+def _hidden(path: Path, folder: Path) -> bool:
+    """Whether ``path`` is a half-written leftover, whose name or folder starts with a dot."""
+    return any(part.startswith(".") for part in path.relative_to(folder).parts)
 
 
 @contextmanager
