@@ -122,12 +122,14 @@ def _ready(study: Study) -> None:
     from limit_lab.gauntlet import tasks
     from limit_lab.mixture.mix import mix as mix_rows
     from limit_lab.model.bases import base_folder, gauntlet_data, open_prompts, tokenizer_of
-    from limit_lab.model.loading import read_config
 
-    read_config(base_folder(study))
-    tokenizer = tokenizer_of(study)
-    if study.mixture.samples and not (folder_of(study) / "export" / "manifest.json").is_file():
-        mix_rows(study, tokenizer)
+    if not (folder_of(study) / "summary.json").is_file():
+        from limit_lab.model.loading import read_config
+
+        read_config(base_folder(study))
+        tokenizer = tokenizer_of(study)
+        if study.mixture.samples:
+            mix_rows(study, tokenizer)
     data = gauntlet_data(study)
     tasks.require_files(study.gauntlet, study.gauntlet.tasks, data)
     for task in study.gauntlet.tasks:
