@@ -158,7 +158,7 @@ def test_a_folder_without_an_mpt_is_refused(tiny: list[str], tmp_path: Path, cap
 def test_what_only_the_tokenizer_or_the_world_knows_is_found_before_any_cell_is_made(
     given: list[str], said: str, tiny: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert said in refused([*tiny, *given], 1, capsys)
+    assert said in refused([*tiny, "mixture=lima_tiny", *given], 1, capsys)
     assert not (tmp_path / "runs" / "cells").exists()
 
 
