@@ -122,6 +122,8 @@ def test_a_typo_starts_nothing(typo: str, user: list[str], calls: Calls, capsys:
         (ConfigError("no."), 2, "no.\n"),
         (KeyboardInterrupt(), 130, "the same command continues"),
         (OSError(errno.ENOSPC, "No space left on device", "runs/x"), 1, "the disk is full (runs/x)"),
+        (OSError(errno.EFBIG, "File too large"), 1, "the disk is full (no space left)"),
+        (PermissionError(errno.EACCES, "Permission denied", "runs/x"), 1, "runs/x refuses (Permission denied): give access"),
     ],
 )
 def test_an_error_is_a_sentence_and_a_code(

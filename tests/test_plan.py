@@ -143,9 +143,9 @@ def test_a_missing_data_folder_is_one_sentence(user: Path) -> None:
 
 def test_local_rows_are_looked_at(tmp_path: Path, user: Path) -> None:
     (tmp_path / "lima").mkdir()
-    (tmp_path / "lima" / "train.jsonl").write_text(json.dumps({"prompt": "a"}) + "\n", encoding="utf-8")
+    (tmp_path / "lima" / "train.jsonl").write_text(json.dumps({"prompt": "a", "response": "b"}) + "\n", encoding="utf-8")
     found = problems_of(study_of(["+experiment=real_rows", f"data.dir={tmp_path}"], user))
-    assert any("takes 200 samples of lima, which has 1 rows" in problem for problem in found)
+    assert any("takes 200 samples of lima, which has 1 usable rows" in problem for problem in found)
     assert any("the rows of the source instruct_v1 are not at" in problem for problem in found)
     assert any("model.tokenizer=" in problem for problem in found)
 

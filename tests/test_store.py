@@ -56,7 +56,7 @@ def test_a_full_disk_is_one_sentence_and_leaves_the_old_file(tmp_path: Path, wri
     path = tmp_path / "file.jsonl"
     store.write_text(path, "old\n")
     said, trouble = python(FULL.replace("WRITE", write), path).communicate()
-    assert said == f"{path} could not be written (File too large): free some disk space and run again.\n", trouble
+    assert said == f"{path} could not be written (File too large): free some space, and the same command continues.\n", trouble
     assert path.read_text(encoding="utf-8") == "old\n"
     assert list(tmp_path.iterdir()) == [path]
 
@@ -74,7 +74,7 @@ def test_rows_come_back(tmp_path: Path) -> None:
     [
         (b'{"a": 1', "line 2 is not JSON: fix or remove the line."),
         (b"", "line 2 is not JSON: fix or remove the line."),
-        (b'{"a": "\xff"}', "line 2 is not JSON: fix or remove the line."),
+        (b'{"a": "\xff"}', "line 2 is not UTF-8: save the file in that encoding."),
         (b"[1]", "line 2 is no JSON object: every line must be one row."),
     ],
 )

@@ -40,12 +40,9 @@ def main(argv: list[str] | None = None) -> int:
         _say("interrupted: the same command continues where this one stopped.", error=True)
         return 130
     except OSError as error:
-        if error.errno != errno.ENOSPC:
+        if (sentence := _of_the_disk(error)) is None:
             raise
-        _say(
-            f"the disk is full ({error.filename or 'no space left'}): free some space, and the same command continues.",
-            error=True,
-        )
+        _say(sentence, error=True)
         return 1
 
 
@@ -196,6 +193,17 @@ def _complete(arguments: list[str]) -> int:
     finally:
         sys.argv = before
     return 0
+
+
+def _of_the_disk(error: OSError) -> str | None:
+    """What a full or forbidden disk said, as a sentence; None for any other error of the system."""
+    from limit_lab.store import FULL
+
+    if error.errno in FULL:
+        return f"the disk is full ({error.filename or 'no space left'}): free some space, and the same command continues."
+    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST) and error.filename:
+        return f"{error.filename} refuses ({error.strerror}): give access to it, or pass another folder with runs=..."
+    return None
 
 
 def _fail(error: LimitLabError, debug: bool, code: int) -> int:

@@ -97,6 +97,8 @@ def _sentence(error: Exception, overrides: list[str], user: Path | None) -> str:
         return _absent(entry[1], overrides, user)
     if merged := re.match(r"In '([^']+)': \w+ raised while composing config", message):
         return _misfit(merged[1], message, directories(user))
+    if taken := re.search(r"An item is already at '([^']+)'", message):
+        return f"+{taken[1]} is already in the configuration: leave out the + to change it."
     if error.__cause__ is not None:
         text = message.splitlines()[0].removeprefix("Error merging override ")
         if made := re.search(r"dict is not a subclass of (\w+)", str(error.__cause__)):

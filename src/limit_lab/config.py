@@ -37,7 +37,7 @@ class Duration:
     def parse(cls, text: str, *, name: str) -> Duration:
         """Raises: ConfigError when ``text`` is not a positive number followed by ep, step or tok (k, M, B allowed)."""
         match = re.fullmatch(r"(\d+(?:\.\d+)?)([kMB]?)(ep|step|tok)", text)
-        if not match or float(match[1]) <= 0:
+        if not match or float(match[1]) <= 0 or (match[3] == "step" and not match[2] and float(match[1]) < 1):
             raise ConfigError(f"{name}={text!r} is no duration: write a positive one such as 3ep, 500step or 40Mtok.")
         scale = {"": 1.0, "k": 1e3, "M": 1e6, "B": 1e9}[match[2]]
         return cls(amount=float(match[1]) * scale, unit=match[3])
@@ -125,6 +125,13 @@ class Model:
     parameters: float | None = None  # published parameter count, for the plan
     gone: str | None = None  # why the public weights cannot be fetched, with the remedy
 
+    def __post_init__(self) -> None:
+        if self.embedded and self.path is not None:
+            raise ConfigError(
+                f"model.path={self.path} would not be read, because model={self.name} is the embedded base: add model=mpt_7b, "
+                "or another model of yours, or model.embedded=false."
+            )
+
 
 @dataclass(kw_only=True)
 class Prompt:
@@ -172,6 +179,13 @@ class Finetune:
         for name, value in (("learning_rate", self.learning_rate), ("clip_norm", self.clip_norm)):
             if value <= 0:
                 raise ConfigError(f"finetune.{name}={value} must be above 0.")
+        for name, every in (("checkpoint", self.checkpoint_every_steps), ("log", self.log_every_steps)):
+            if every < 1:
+                raise ConfigError(f"finetune.{name}_every_steps={every} is no interval: use 1 or more.")
+        if len(self.betas) != 2 or not all(0 <= beta < 1 for beta in self.betas):
+            raise ConfigError(f"finetune.betas={self.betas} must be two numbers from 0 to below 1, such as [0.9, 0.99].")
+        if self.weight_decay < 0 or self.eps < 0:
+            raise ConfigError(f"finetune.weight_decay={self.weight_decay}, finetune.eps={self.eps}: neither may be below 0.")
         if self.max_seq_tokens < 8:
             raise ConfigError(f"finetune.max_seq_tokens={self.max_seq_tokens} leaves no room for a prompt: use 8 or more.")
 
@@ -199,6 +213,9 @@ class Hardware:
 
     def __post_init__(self) -> None:
         documents(self.micro_batch, name="hardware.micro_batch")
+        for name, number in (("devices", self.devices), ("nodes", self.nodes)):
+            if number < 1:
+                raise ConfigError(f"hardware.{name}={number} leaves nothing to run on: use 1 or more.")
         _one_of("hardware.accelerator", self.accelerator, ("cpu", "gpu"))
         _one_of("hardware.strategy", self.strategy, ("single", "zero3"))
         if self.threads is not None and self.threads < 1:
@@ -256,6 +273,8 @@ class Gauntlet:
     prompting: list[str] = field(default_factory=lambda: ["raw", "template"])
 
     def __post_init__(self) -> None:
+        if not self.prompting:
+            raise ConfigError(f"gauntlet={self.name} has prompting=[] and would ask nothing: use raw, template or both.")
         for prompting in self.prompting:
             _one_of("gauntlet.prompting", prompting, ("raw", "template"))
         labels = [task.label for task in self.tasks]
@@ -281,15 +300,16 @@ class Answers:
     batch: int = 16
 
     def __post_init__(self) -> None:
+        least = {"max_new_tokens": self.max_new_tokens, "batch": self.batch, "limit": 1 if self.limit is None else self.limit}
+        for name, value in least.items():
+            if value < 1:
+                raise ConfigError(f"answers.{name}={value} leaves nothing to answer: use 1 or more.")
+        if not self.seeds:
+            raise ConfigError("answers.seeds=[] leaves nothing to answer: give it one seed or more.")
         if self.temperature < 0:
             raise ConfigError(f"answers.temperature={self.temperature} is negative: use 0 for greedy decoding.")
         if not 0 < self.top_p <= 1 or self.top_k < 0:
             raise ConfigError(f"answers.top_p={self.top_p}, answers.top_k={self.top_k}: use 0 < top_p <= 1 and top_k >= 0.")
-        for name, value in (("max_new_tokens", self.max_new_tokens), ("batch", self.batch), ("limit", self.limit)):
-            if value is not None and value < 1:
-                raise ConfigError(f"answers.{name}={value} leaves nothing to answer: use 1 or more.")
-        if not self.seeds:
-            raise ConfigError("answers.seeds is empty: name at least one seed.")
         if self.temperature == 0 and len(self.seeds) > 1:
             raise ConfigError(f"answers.seeds={self.seeds} would repeat one greedy answer: use a single seed.")
 

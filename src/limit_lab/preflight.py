@@ -6,18 +6,23 @@ import importlib.util
 import os
 import shutil
 import subprocess
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
 from limit_lab import estimate
 from limit_lab.config import Study
+from limit_lab.errors import LimitLabError
+from limit_lab.mixture import sources
+from limit_lab.model import bases
+from limit_lab.prompt import template
 
 
 def problems(cells: Sequence[Study]) -> list[str]:
     """One entry per problem, each with its remedy; the cells share everything but their mixture."""
     last = cells[-1]
-    found = [*_devices(last), *_memory(last), *_model(last), *_data(cells), *_gauntlet(last), *_answers(last)]
-    return list(dict.fromkeys([*found, *_judge(last), *_runs(cells)]))
+    found = [*_devices(last), *_memory(last), *_model(last), *_data(cells), *_prompt(last), *_gauntlet(last)]
+    return list(dict.fromkeys([*found, *_answers(last), *_judge(last), *_runs(cells)]))
 
 
 def gpus() -> int:
@@ -68,6 +73,10 @@ def _model(study: Study) -> Iterator[str]:
         yield f"model={model.name}: {_sentence(model.gone)}"
     if model.path is not None and not Path(model.path).is_dir():
         yield f"model.path={model.path} is no folder here: pass the one with weights, config.json and tokenizer."
+    elif model.path is not None:
+        yield from _refusal(partial(bases.check_folder, Path(model.path)))
+    elif model.embedded:
+        yield from _refusal(partial(bases.base_folder, study))
     if model.tokenizer is not None and not _needs_dir(study, model.tokenizer) and not Path(model.tokenizer).is_dir():
         yield f"model.tokenizer={model.tokenizer} is no folder here: pass the folder that holds tokenizer.json."
 
@@ -83,25 +92,45 @@ def _data(cells: Sequence[Study]) -> Iterator[str]:
     below = [*relative, *(f"the {name}" for name, path in made.items() if path and _needs_dir(last, path))]
     if data.dir is None and below:
         yield f"data.dir is not set, and {', '.join(below)} would be read from it: pass data.dir=/path/to/data."
-    elif data.dir is not None and not Path(data.dir).is_dir():
-        yield f"data.dir={data.dir} is no folder here: pass the one that holds {', '.join(relative) or 'the rows'}."
+    elif data.dir is not None and below and not Path(data.dir).is_dir():
+        yield f"data.dir={data.dir} is no folder here: pass the one that holds {', '.join(below)}."
     for name, count in wanted.items():
         source = data.sources[name]
         given = f"data.sources.{name}.kind=file data.sources.{name}.file=/path/to/{name}.jsonl"
         if source.kind == "hub":
             yield f"the source {name} ({source.hub}) must be a local file: fetch it once and pass {given}."
-        known = source.rows
-        if source.kind == "file" and source.file and not (data.dir is None and name in relative):
-            path = Path(data.dir or "") / source.file
-            known = estimate.rows(path)
-            if known is None:
-                yield f"the rows of the source {name} are not at {path}: correct data.dir or data.sources.{name}.file."
-        if known is not None and count > known:
-            has = f"{name}, which has {known:,} rows"
-            yield f"a mixture takes {count:,} samples of {has}: lower mixture.samples.{name}."
+        if source.kind == "hub" or (name in relative and not (data.dir and Path(data.dir).is_dir())):
+            yield from _too_few(name, count, source.rows)
+        elif source.kind == "file" and not (path := Path(data.dir or "") / (source.file or "")).is_file():
+            yield f"the rows of the source {name} are not at {path}: correct data.dir or data.sources.{name}.file."
+        else:
+            try:
+                yield from _too_few(name, count, sources.count(name, data))
+            except LimitLabError as error:
+                yield str(error)
+
+
+def _too_few(name: str, count: int, known: int | None) -> Iterator[str]:
+    if known is not None and count > known:
+        has = f"{name}, which has {known:,} usable rows"
+        yield f"a mixture takes {count:,} samples of {has}: lower mixture.samples.{name}."
+
+
+def _prompt(study: Study) -> Iterator[str]:
+    yield from _refusal(partial(template, study.prompt.format))
+
+
+def _refusal(look: Callable[[], object]) -> Iterator[str]:
+    """What ``look`` refuses, as a problem."""
+    try:
+        look()
+    except LimitLabError as error:
+        yield str(error)
 
 
 def _gauntlet(study: Study) -> Iterator[str]:
+    from limit_lab.gauntlet import tasks
+
     suite = study.gauntlet
     if suite.data is None:
         if not _embedded(study):
@@ -116,6 +145,9 @@ def _gauntlet(study: Study) -> Iterator[str]:
             f"{len(absent)} of the {len(suite.tasks)} task files of gauntlet={suite.name} are not under {suite.data} "
             f"({shown}): pass gauntlet.data=/path/to/gauntlet, or choose a suite whose files are at hand."
         )
+    for task in suite.tasks:
+        if task.file not in absent:
+            yield from _refusal(partial(tasks.read, task, Path(suite.data)))
 
 
 def _answers(study: Study) -> Iterator[str]:
@@ -124,6 +156,8 @@ def _answers(study: Study) -> Iterator[str]:
         yield f"answers={study.answers.name} has no prompts: pass answers.prompts=/path/to/prompts.jsonl."
     if path is not None and not _needs_dir(study, path) and not Path(path).is_file():
         yield f"answers.prompts={path} is no file here: pass a jsonl of prompts."
+    elif path is not None and not _needs_dir(study, path):
+        yield from _refusal(partial(bases.open_prompts, study))
 
 
 def _judge(study: Study) -> Iterator[str]:
@@ -141,13 +175,18 @@ def _runs(cells: Sequence[Study]) -> Iterator[str]:
         return
     need, free = sum(estimate.disk_gib(cell) for cell in cells), shutil.disk_usage(place).free / estimate.GIB
     if need > free:
-        has = f"{place} has {free:.0f} GiB free"
-        yield f"the study writes up to {need:.0f} GiB and {has}: free some, or pass another folder with runs=..."
+        has = f"{place} has {_size(free)} free"
+        yield f"the study writes up to {_size(need)} and {has}: free some, or pass another folder with runs=..."
+
+
+def _size(gib: float) -> str:
+    return f"{gib:,.1f} GiB" if gib >= 1 else f"{gib * 1024:,.1f} MiB"
 
 
 def _needs_dir(study: Study, path: str) -> bool:
-    """Whether ``path`` was made from data.dir while that is not set; the missing data.dir is reported once, by itself."""
-    return study.data.dir is None and path.startswith("None/")
+    """Whether ``path`` was made from data.dir while that is not set or no folder, which is reported once, by itself."""
+    folder = study.data.dir
+    return path.startswith("None/") if folder is None else path.startswith(f"{folder}/") and not Path(folder).is_dir()
 
 
 def _sentence(text: str) -> str:

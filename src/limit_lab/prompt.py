@@ -53,10 +53,15 @@ class Document:
 
 def render(instruction: str, format_name: str) -> str:
     """The text a model reads before its response. Raises: ConfigError for an unknown format."""
+    before, after = template(format_name).split("{instruction}")
+    return before + instruction + after
+
+
+def template(format_name: str) -> str:
+    """The format's text around ``{instruction}``. Raises: ConfigError for an unknown format."""
     if format_name not in FORMATS:
         raise ConfigError(f"prompt.format={format_name!r} is unknown{did_you_mean(format_name, FORMATS)}")
-    before, after = FORMATS[format_name].split("{instruction}")
-    return before + instruction + after
+    return FORMATS[format_name]
 
 
 def instruction_of(text: str) -> str:

@@ -6,9 +6,11 @@ done. A stage whose manifest matches its inputs is skipped; one begun for the sa
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
+import re
 import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -25,19 +27,48 @@ from limit_lab.errors import DataError, LimitLabError
 SCHEMA = 1
 
 
+#: What the system says when there is no room: disk, quota, or the largest file it allows.
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Turn what the system says against writing ``path`` into one sentence. Raises: DataError."""
+    try:
+        yield
+    except Exception as error:
+        code = _system_code(error)
+        if code is None:
+            raise
+        remedy = "free some space" if code in FULL else "make its folder writable"
+        raise DataError(
+            f"{path} could not be written ({os.strerror(code)}): {remedy}, and the same command continues."
+        ) from error
+
+
+def _system_code(error: BaseException) -> int | None:
+    """The errno behind an error: torch wraps it in a RuntimeError, safetensors writes it into its message."""
+    if isinstance(error, OSError):
+        return error.errno
+    if stated := re.search(r"\(os error (\d+)\)", str(error)):
+        return int(stated[1])
+    return None if error.__context__ is None else _system_code(error.__context__)
+
+
 def write_text(path: Path, text: str) -> None:
     """Write atomically: a reader sees the old file or the whole new one. Raises: DataError when the disk refuses."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with partial.open("w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
-    except OSError as error:
-        partial.unlink(missing_ok=True)
-        raise DataError(f"{path} could not be written ({error.strerror}): free some disk space and run again.") from error
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with partial.open("w", encoding="utf-8") as file:
+                file.write(text)
+                file.flush()
+                os.fsync(file.fileno())
+            partial.replace(path)
+        except BaseException:
+            partial.unlink(missing_ok=True)
+            raise
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -52,6 +83,8 @@ def read_json(path: Path) -> Any:
         raise DataError(f"{path} does not exist: run the study that writes it first.") from error
     except json.JSONDecodeError as error:
         raise DataError(f"{path} is not valid JSON (line {error.lineno}): delete it and run again.") from error
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path} is not valid JSON (byte {error.start:,} is not UTF-8): delete it and run again.") from error
 
 
 def write_rows(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
@@ -68,7 +101,9 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
         for number, line in enumerate(file, 1):
             try:
                 row = json.loads(line.decode("utf-8"))
-            except ValueError as error:  # not JSON, or not UTF-8
+            except UnicodeDecodeError as error:
+                raise DataError(f"{path} line {number} is not UTF-8: save the file in that encoding.") from error
+            except json.JSONDecodeError as error:
                 raise DataError(f"{path} line {number} is not JSON: fix or remove the line.") from error
             if not isinstance(row, dict):
                 raise DataError(f"{path} line {number} is no JSON object: every line must be one row.")
@@ -83,9 +118,30 @@ def sha256(path: Path) -> str:
 
 
 def done(folder: Path, inputs: Mapping[str, Any]) -> bool:
-    """Whether the stage in ``folder`` has finished for exactly these inputs."""
+    """Whether the stage in ``folder`` has finished for exactly these inputs.
+
+    Raises: DataError when it has and a file that it wrote is gone or has another size.
+    """
     manifest = folder / "manifest.json"
-    return manifest.is_file() and read_json(manifest)["fingerprint"] == fingerprint(inputs)
+    if _mark(manifest) != fingerprint(inputs):
+        return False
+    for name, size in read_json(manifest).get("files", {}).items():
+        file = folder / name
+        if not file.is_file() or file.stat().st_size != size:
+            raise DataError(
+                f"{file} is {'not as it was written' if file.is_file() else 'gone'}: delete {folder} and run again."
+            )
+    return True
+
+
+def _mark(path: Path) -> str | None:
+    """The fingerprint in a stage's manifest.json or begun.json, None without the file. Raises: DataError if it has none."""
+    if not path.is_file():
+        return None
+    found = read_json(path)
+    if not isinstance(found, dict) or not isinstance(found.get("fingerprint"), str):
+        raise DataError(f"{path} holds no fingerprint: delete it and run again.")
+    return str(found["fingerprint"])
 
 
 def stage(folder: Path, inputs: Mapping[str, Any], work: Callable[[Path], Mapping[str, Any]]) -> dict[str, Any]:
@@ -98,23 +154,30 @@ def stage(folder: Path, inputs: Mapping[str, Any], work: Callable[[Path], Mappin
         return outputs
     begun = folder / "begun.json"
     mark = fingerprint(inputs)
-    if folder.exists() and not (begun.is_file() and read_json(begun)["fingerprint"] == mark):
+    if folder.exists() and _mark(begun) != mark:
         shutil.rmtree(folder)
     (folder / "manifest.json").unlink(missing_ok=True)
     if not begun.is_file():
         write_json(begun, {"fingerprint": mark, "inputs": inputs})
     start = time.monotonic()
     outputs = plain(work(folder))
+    files = [path for path in sorted(folder.rglob("*")) if path.is_file() and path != begun and not _hidden(path, folder)]
     manifest = {
         "schema": SCHEMA,
         "fingerprint": mark,
         "inputs": inputs,
         "outputs": outputs,
+        "files": {path.relative_to(folder).as_posix(): path.stat().st_size for path in files},
         "seconds": round(time.monotonic() - start, 3),
         "provenance": provenance.collect(),
     }
     write_json(folder / "manifest.json", manifest)
     return outputs
+
+
+def _hidden(path: Path, folder: Path) -> bool:
+    """Whether ``path`` is a half-written leftover, whose name or folder starts with a dot."""
+    return any(part.startswith(".") for part in path.relative_to(folder).parts)
 
 
 @contextmanager

@@ -16,7 +16,7 @@ from limit_lab.estimate import seconds
 from limit_lab.frozen import statement
 from limit_lab.plan import duration
 from limit_lab.progress import Move, StudyProgress, by_part
-from limit_lab.prompt import FORMATS, prompt_ids
+from limit_lab.prompt import prompt_ids, template
 
 if TYPE_CHECKING:
     from limit_lab.mixture.mix import Mixed
@@ -33,10 +33,15 @@ def run(cells: list[Study]) -> Path:
     from limit_lab.model.bases import base_folder, content
 
     root = Path(cells[0].runs)
-    expected = {
-        _key(number, study, stage): time for number, study in enumerate(cells, 1) for stage, time in seconds(study).items()
-    }
-    print(f"{duration(cells)} on a machine as fast as hardware={cells[-1].hardware.name} states, less what is done", flush=True)
+    for study in cells:
+        _ready(study)
+    waiting = [study for study in cells if not (folder_of(study) / "summary.json").is_file()]
+    if waiting:
+        print(
+            f"{len(waiting)} of {len(cells)} cells to make: {duration(waiting)} at the speed that hardware={cells[-1].hardware.name} states",
+            flush=True,
+        )
+    expected = {_key(at, study, stage): time for at, study in enumerate(cells, 1) for stage, time in seconds(study).items()}
     with StudyProgress(expected) as progress:
         made = [_cell(study, number, len(cells), progress) for number, study in enumerate(cells, 1)]
     pairs = _pairs(cells, made)
@@ -95,7 +100,7 @@ def export(cells: list[Study]) -> None:
 
 def identity(study: Study) -> dict[str, Any]:
     """What a cell is: content hashes, mixture, prompt format, recipe and seeds. Devices, paths and display never count."""
-    from limit_lab.mixture.sources import read
+    from limit_lab.mixture import sources
     from limit_lab.model.bases import base_folder, content
 
     seed = study.microworld.seed
@@ -105,8 +110,8 @@ def identity(study: Study) -> dict[str, Any]:
         "base": content(base_folder(study)),
         "samples": study.mixture.samples,
         "selection": study.mixture.selection,
-        "sources": {name: read(name, study.data, world_seed=seed).sha256 for name in study.mixture.samples},
-        "prompt": FORMATS[study.prompt.format],
+        "sources": {name: sources.content(name, study.data, world_seed=seed) for name in study.mixture.samples},
+        "prompt": template(study.prompt.format),
         "recipe": recipe if study.mixture.samples else None,
         "seeds": plain(study.seeds) if study.mixture.samples else None,
     }
@@ -123,6 +128,29 @@ def model_folder(study: Study) -> Path:
     from limit_lab.model.bases import base_folder
 
     return folder_of(study) / "export" / "model" if study.mixture.samples else base_folder(study)
+
+
+def _ready(study: Study) -> None:
+    """Read all that a cell will need before any cell is trained: its mixture, the gauntlet's rows, the open prompts.
+
+    Raises: DataError for what would otherwise stop the study hours later.
+    """
+    from limit_lab.gauntlet import tasks
+    from limit_lab.mixture.mix import mix as mix_rows
+    from limit_lab.model.bases import base_folder, gauntlet_data, open_prompts, tokenizer_of
+
+    if not (folder_of(study) / "summary.json").is_file():
+        from limit_lab.model.loading import read_config
+
+        read_config(base_folder(study))
+        tokenizer = tokenizer_of(study)
+        if study.mixture.samples:
+            mix_rows(study, tokenizer)
+    data = gauntlet_data(study)
+    tasks.require_files(study.gauntlet, study.gauntlet.tasks, data)
+    for task in study.gauntlet.tasks:
+        tasks.read(task, data)
+    open_prompts(study)
 
 
 def _key(number: int, study: Study, stage: str) -> str:
@@ -203,6 +231,8 @@ def _finetune(
         (training / "checkpoint.ckpt").unlink(missing_ok=True)
         return outcome
 
+    if not (place / "model").is_dir():  # a training whose export was deleted has to be done again
+        (folder / "finetune" / "manifest.json").unlink(missing_ok=True)
     return {"card": mixed.card, "finetune": store.stage(folder / "finetune", mark, work)}
 
 

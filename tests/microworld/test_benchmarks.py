@@ -51,9 +51,9 @@ def test_files_are_the_same_for_the_same_seed(part: str, tasks: dict[str, list[b
     assert benchmarks.tasks(World(0), part) == tasks
 
 
-def test_injection_is_outside_the_average(suite: Gauntlet) -> None:
+def test_injection_and_what_no_cell_answers_are_outside_the_average(suite: Gauntlet) -> None:
     assert len(suite.average) == 5
-    assert {task.category for task in suite.tasks} - set(suite.average) == {"injection"}
+    assert {task.category for task in suite.tasks} - set(suite.average) == {"injection", "yes_no_questions"}
     assert {task.label for task in suite.tasks if task.category == "injection"} == set(INJECTION)
     labels = {task.label: task for task in suite.tasks}
     assert all(labels[task.partner].partner == task.label for task in suite.tasks if task.partner)

@@ -139,7 +139,7 @@ def test_a_prompt_that_leaves_no_target_is_dropped(
 
 @pytest.mark.parametrize("policy", ["drop", "truncate"])
 def test_a_mixture_that_was_dropped_whole_is_refused(policy: str, study: Study, tokenizer: Tokenizer) -> None:
-    with pytest.raises(DataError, match=r"every document of mixture=mine is longer than finetune.max_seq_tokens=8"):
+    with pytest.raises(DataError, match=r"mixture=mine: all samples are longer than finetune.max_seq_tokens=8"):
         mixed(study, tokenizer, {"short": 3}, max_seq_tokens=8, on_too_long=policy)
 
 

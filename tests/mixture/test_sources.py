@@ -70,9 +70,12 @@ def test_what_is_left_out_is_counted_by_reason_and_indices_stay_those_of_the_fil
         ({"text": "x", "label": 1}, "line 2 has the columns label, text: give it prompt and response."),
         ({"instruction": "x", "response": "y"}, "line 2 has the columns instruction, response: give it prompt"),
         ({"conversations": "x"}, "line 2 has the columns conversations: give it prompt and response."),
-        ({"conversations": [{"from": "human", "value": "x"}]}, "line 2 holds a nested value where text belongs"),
-        ({"prompt": ["x"], "response": "y"}, "line 2 holds a nested value where text belongs"),
-        ({"instruction": "x", "input": {"a": 1}, "output": "y"}, "line 2 holds a nested value where text belongs"),
+        (
+            {"conversations": [{"from": "human", "value": "x"}]},
+            "line 2 has {'from': 'human', 'value': 'x'} where a text",
+        ),
+        ({"prompt": ["x"], "response": "y"}, "line 2 has ['x'] where a text belongs"),
+        ({"instruction": "x", "input": {"a": 1}, "output": "y"}, "line 2 has {'a': 1} where a text belongs"),
     ],
 )
 def test_a_row_in_no_known_layout_names_its_line(row: dict[str, Any], said: str, tmp_path: Path) -> None:
@@ -99,7 +102,7 @@ def test_relative_files_lie_under_the_data_folder(tmp_path: Path) -> None:
     assert path_of(Source(kind="file", file="/x/y.jsonl"), data_of("z", tmp_path)) == Path("/x/y.jsonl")
     with pytest.raises(DataError, match=r"file rows.jsonl is relative, and data.dir is not set: add data.dir=FOLDER"):
         read("rows", data_of("rows.jsonl"), world_seed=0)
-    with pytest.raises(DataError, match=r"gone.jsonl does not exist: check the path, or data.dir"):
+    with pytest.raises(DataError, match=r"gone.jsonl does not exist: check data.sources.rows.file, or data.dir"):
         read("rows", data_of("gone.jsonl", tmp_path), world_seed=0)
 
 

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import time
 import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import lightning.pytorch as pl
 import torch
+from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 from lightning.pytorch.callbacks import Callback
 from torch import Tensor
 
+from limit_lab import store
 from limit_lab.config import Duration, Finetune, Hardware, documents
 from limit_lab.errors import DataError, LimitLabError
 from limit_lab.finetune.batches import Batches, MicroBatch, MixtureData
@@ -47,8 +51,7 @@ class Journal(Callback):
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Drop the records of steps that a resumed run will take again."""
-        kept = [row for row in read_metrics(self.metrics) if row["step"] <= trainer.global_step]
-        self.metrics.write_text("".join(json.dumps(row) + "\n" for row in kept), encoding="utf-8")
+        store.write_rows(self.metrics, [row for row in read_metrics(self.metrics) if row["step"] <= trainer.global_step])
 
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: MicroBatch, batch_idx: int
@@ -81,7 +84,7 @@ class Journal(Callback):
         if not torch.isfinite(torch.tensor(self.loss)):
             raise LimitLabError(f"the loss is {self.loss} at step {step}: lower finetune.learning_rate or finetune.clip_norm.")
         row = {"step": step, "loss": self.loss, "grad_norm": self.norm, "learning_rate": self.rate, "targets": self.targets}
-        with self.metrics.open("a", encoding="utf-8") as file:
+        with store.writing(self.metrics), self.metrics.open("a", encoding="utf-8") as file:
             file.write(json.dumps(row) + "\n")
         if self.progress is not None:
             self.progress(step, self.steps)
@@ -107,9 +110,36 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
 
 def save(trainer: pl.Trainer, folder: Path) -> None:
     """Write the checkpoint beside the last one, then replace it: at every moment one valid checkpoint exists."""
-    partial = folder / "checkpoint.partial"
-    trainer.save_checkpoint(partial)
-    partial.replace(folder / "checkpoint.ckpt")
+    partial, checkpoint = folder / "checkpoint.partial", folder / "checkpoint.ckpt"
+    with store.writing(checkpoint):
+        try:
+            trainer.save_checkpoint(partial)
+            partial.replace(checkpoint)
+        except BaseException:
+            partial.unlink(missing_ok=True)
+            raise
+
+
+class InPlace(TorchCheckpointIO):
+    """Writes where it is told to: Lightning's own way buffers the checkpoint in memory and goes through the system's /tmp."""
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
+        with Path(path).open("wb") as file:  # torch's own writer would hide the reason when the disk refuses
+            torch.save(checkpoint, file)
+            file.flush()
+            os.fsync(file.fileno())
+
+
+def completed_steps(checkpoint: Path) -> int:
+    """Steps that a checkpoint holds, 0 without one. Raises: DataError when it cannot be read."""
+    if not checkpoint.is_file():
+        return 0
+    try:
+        return int(torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=True)["global_step"])
+    except (RuntimeError, ValueError, KeyError, EOFError, UnpicklingError) as error:
+        raise DataError(
+            f"{checkpoint} is damaged: delete it, and the same command starts this fine-tuning from its beginning."
+        ) from error
 
 
 def lengths(recipe: Finetune, mixed: list[Document]) -> tuple[int, int]:
@@ -153,6 +183,7 @@ def train(
     )
     folder.mkdir(parents=True, exist_ok=True)
     checkpoint = folder / "checkpoint.ckpt"
+    done = completed_steps(checkpoint)
     module = Finetuning(model.train(), recipe, schedule_steps=schedule, accumulation=batches.accumulation)
     start = time.monotonic()
     journal = Journal(folder, recipe, steps=steps, say=say, progress=progress)
@@ -160,7 +191,10 @@ def train(
     with warnings.catch_warnings():
         # Lightning advises worker processes and a validation loop; the batches are built in microseconds and scored later
         warnings.filterwarnings("ignore", module="lightning")
-        trainer.fit(module, MixtureData(batches), ckpt_path=checkpoint if checkpoint.is_file() else None, weights_only=True)
+        try:
+            trainer.fit(module, MixtureData(batches), ckpt_path=checkpoint if done else None, weights_only=True)
+        except SystemExit as stop:  # what Lightning makes of Ctrl-C (exit code 1) and of SIGTERM (exit code 0)
+            raise KeyboardInterrupt from stop
     model.eval()
     losses = [row["loss"] for row in read_metrics(folder / "metrics.jsonl")]
     return {
@@ -184,6 +218,7 @@ def _trainer(recipe: Finetune, hardware: Hardware, folder: Path, accumulation: i
         accumulate_grad_batches=accumulation,
         gradient_clip_val=recipe.clip_norm,
         callbacks=[journal],
+        plugins=[InPlace()],
         logger=False,
         enable_checkpointing=False,
         enable_progress_bar=False,

@@ -39,8 +39,8 @@ def mix(study: Study, tokenizer: Tokenizer) -> Mixed:
         sources[name] = _source_card(available, drawn, kept, fate, study.data.sources[name].licence)
     if sources and not documents:
         raise DataError(
-            f"every document of mixture={study.mixture.name} is longer than finetune.max_seq_tokens="
-            f"{study.finetune.max_seq_tokens} and was dropped: raise it."
+            f"mixture={study.mixture.name}: all samples are longer than finetune.max_seq_tokens="
+            f"{study.finetune.max_seq_tokens} and were dropped: raise it."
         )
     return Mixed(documents=documents, card=_card(documents, sources, study))
 

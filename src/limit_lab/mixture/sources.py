@@ -37,17 +37,14 @@ def read(name: str, data: Data, *, world_seed: int) -> Rows:
 
     Raises: DataError when the source is unknown, its file is missing, or a row fits no known layout.
     """
-    if name not in data.sources:
-        raise DataError(f"source {name!r} is unknown in data={data.name}{did_you_mean(name, data.sources)}")
-    source = data.sources[name]
-    if source.kind == "microworld":
-        return _embedded(name, world_seed)
-    if source.kind == "hub":
-        raise DataError(
-            f"source {name!r} lies on the Hub ({source.hub}): save it as jsonl and set "
-            f"data.sources.{name}.kind=file data.sources.{name}.file=rows.jsonl."
-        )
-    return _file(name, path_of(source, data))
+    source = _source(name, data)
+    return _embedded(name, world_seed) if source.kind == "microworld" else _file(name, _local(name, source, data))
+
+
+def content(name: str, data: Data, *, world_seed: int) -> str:
+    """SHA-256 of what the rows of a source come from, without reading them. Raises: DataError as `read` does."""
+    source = _source(name, data)
+    return _world_content(name, world_seed) if source.kind == "microworld" else sha256(_local(name, source, data))
 
 
 def path_of(source: Source, data: Data) -> Path:
@@ -60,16 +57,54 @@ def path_of(source: Source, data: Data) -> Path:
     return Path(data.dir) / path
 
 
+def count(name: str, data: Data) -> int:
+    """How many usable rows a source has; those of a local file are read. Raises: DataError as `read` does."""
+    source = _source(name, data)
+    if source.kind != "microworld":
+        return len(_file(name, _local(name, source, data)).rows)
+    from limit_lab.microworld.samples import AVAILABLE
+
+    if name not in AVAILABLE:
+        raise DataError(f"source {name!r} is not one of the micro-world's{did_you_mean(name, AVAILABLE)}")
+    return AVAILABLE[name]
+
+
+def _source(name: str, data: Data) -> Source:
+    if name not in data.sources:
+        raise DataError(f"source {name!r} is unknown in data={data.name}{did_you_mean(name, data.sources)}")
+    return data.sources[name]
+
+
+def _local(name: str, source: Source, data: Data) -> Path:
+    if source.kind == "hub":
+        raise DataError(
+            f"source {name!r} lies on the Hub ({source.hub}): save it as jsonl and set "
+            f"data.sources.{name}.kind=file data.sources.{name}.file=rows.jsonl."
+        )
+    path = path_of(source, data)
+    if not path.is_file():
+        raise DataError(
+            f"source {name!r}: {path} does not exist: check data.sources.{name}.file, or data.dir if it is relative."
+        )
+    return path
+
+
+def _world_content(name: str, seed: int) -> str:
+    from limit_lab.microworld.world import VERSION
+
+    return fingerprint({"world": seed, "version": VERSION, "source": name})
+
+
 def _embedded(name: str, seed: int) -> Rows:
     from limit_lab.microworld import samples
-    from limit_lab.microworld.world import VERSION, World
+    from limit_lab.microworld.world import World
 
-    made = samples.rows(name, World(seed), samples.AVAILABLE[name])
+    made = samples.rows(name, World(seed), samples.AVAILABLE.get(name, 0))
     rows = [
         Row(index=index, prompt=row["prompt"], response=row["response"], facts=tuple(row["facts"]), template=row["template"])
         for index, row in enumerate(made)
     ]
-    return Rows(rows=rows, sha256=fingerprint({"world": seed, "version": VERSION, "source": name}))
+    return Rows(rows=rows, sha256=_world_content(name, seed))
 
 
 def _file(name: str, path: Path) -> Rows:
@@ -96,11 +131,11 @@ def _turns(raw: dict[str, Any], place: str) -> list[str]:
     if "instruction" in raw and "output" in raw:
         extra = f"\n{_text(raw['input'], place)}" if raw.get("input") else ""
         return [_text(raw["instruction"], place) + extra, _text(raw["output"], place)]
-    raise DataError(f"{place} has the columns {', '.join(sorted(raw))}: give it prompt and response.")
+    raise DataError(f"{place} has the columns {', '.join(sorted(raw)) or 'none'}: give it prompt and response.")
 
 
 def _text(value: Any, place: str) -> str:
-    """A field's text; null is none, and anything nested would be trained on as Python source."""
+    """A field's text; null is none, and anything nested would be taught as Python prints it."""
     if isinstance(value, list | dict):
-        raise DataError(f"{place} holds a nested value where text belongs: give prompt and response as plain text.")
+        raise DataError(f"{place} has {value!r:.60} where a text belongs: give it a prompt and a response as plain texts.")
     return "" if value is None else str(value)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -60,20 +61,42 @@ def _random(study: Study) -> Path:
     return folder / "model"
 
 
+#: What a model folder needs beside its weights.
+NEEDED = ("config.json", "tokenizer.json")
+
+
 @cache
 def _hashed(folder: Path) -> dict[str, str]:
-    names = ("config.json", "tokenizer.json", *sorted(path.name for path in folder.glob("*.safetensors")))
+    names = (*NEEDED, *sorted(path.name for path in folder.glob("*.safetensors")))
     return {name: store.sha256(folder / name) for name in names}
 
 
 def content(folder: Path) -> dict[str, str]:
-    """SHA-256 of configuration, tokenizer and weights. Raises: ModelError when one of them is missing."""
-    for name in ("config.json", "tokenizer.json"):
-        if not (folder / name).is_file():
-            raise ModelError(f"{folder} has no {name}: a model folder holds config.json, tokenizer.json and *.safetensors.")
-    if not any(folder.glob("*.safetensors")):
-        raise ModelError(f"{folder} has no *.safetensors: export or download the weights in that format.")
+    """SHA-256 of configuration, tokenizer and weights. Raises: ModelError as `check_folder` does."""
+    check_folder(folder)
     return _hashed(folder)
+
+
+def check_folder(folder: Path) -> None:
+    """Raises: ModelError unless ``folder`` holds an MPT: configuration, tokenizer, and weights that are not cut."""
+    from safetensors import SafetensorError, safe_open
+
+    weights = sorted(folder.glob("*.safetensors"))
+    for name, there in (("*.safetensors", bool(weights)), *((name, (folder / name).is_file()) for name in NEEDED)):
+        if not there:
+            raise ModelError(f"{folder} has no {name}: a model folder holds config.json, tokenizer.json and *.safetensors.")
+    try:
+        kind = json.loads((folder / "config.json").read_text(encoding="utf-8")).get("model_type")
+    except (ValueError, AttributeError) as error:
+        raise ModelError(f"{folder}/config.json is no JSON object: copy the model folder again.") from error
+    if kind != "mpt":
+        raise ModelError(f"{folder} holds a {kind!r} model, and only 'mpt' is read so far: point model.path at an MPT.")
+    for file in weights:
+        try:
+            with safe_open(str(file), framework="numpy"):
+                pass
+        except SafetensorError as error:
+            raise ModelError(f"{file} is damaged ({error}): copy it again.") from error
 
 
 def tokenizer_of(study: Study) -> Tokenizer:
@@ -115,6 +138,8 @@ def open_prompts(study: Study) -> list[dict[str, Any]]:
             {"prompt": _instruction(row, f"{study.answers.prompts} line {index + 1}"), "cluster": str(index), "unseen": True}
             for index, row in enumerate(store.read_rows(Path(study.answers.prompts)))
         ]
+    if not rows:
+        raise DataError(f"answers.prompts={study.answers.prompts} holds no prompt: fill it, or pass another jsonl.")
     return rows[: study.answers.limit]
 
 

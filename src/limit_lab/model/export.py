@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from pathlib import Path
 
 import torch
 from safetensors.torch import save_file
 
+from limit_lab import store
 from limit_lab.errors import ModelError
 from limit_lab.model.loading import load_model
-from limit_lab.model.mpt import MPT
+from limit_lab.model.mpt import MPT, MPTConfig
 
 #: The tokenizer files of a folder that is copied beside exported weights.
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json")
@@ -31,16 +31,27 @@ def export(model: MPT, tokenizer_folder: Path, folder: Path, *, card: str, dtype
     partial = folder.with_name(f".{folder.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
-    save_file(state, partial / "model.safetensors", metadata={"format": "pt"})
-    config = model.config.to_hugging_face() | {"dtype": str(dtype).removeprefix("torch.")}
-    (partial / "config.json").write_text(json.dumps(config, indent=1) + "\n", encoding="utf-8")
-    (partial / "README.md").write_text(card, encoding="utf-8")
-    for name in TOKENIZER_FILES:
-        if (tokenizer_folder / name).is_file():
-            shutil.copyfile(tokenizer_folder / name, partial / name)
-    _verify(model, partial, dtype)
+    try:
+        _write(state, model.config, tokenizer_folder, partial, card)
+        _verify(model, partial, dtype)
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
     shutil.rmtree(folder, ignore_errors=True)
     partial.rename(folder)
+
+
+def _write(state: dict[str, torch.Tensor], shape: MPTConfig, tokenizer_folder: Path, folder: Path, card: str) -> None:
+    with store.writing(folder / "model.safetensors"):
+        save_file(state, folder / "model.safetensors", metadata={"format": "pt"})
+    dtype = next(iter(state.values())).dtype
+    config = shape.to_hugging_face() | {"dtype": str(dtype).removeprefix("torch.")}
+    store.write_json(folder / "config.json", config)
+    store.write_text(folder / "README.md", card)
+    for name in TOKENIZER_FILES:
+        if (tokenizer_folder / name).is_file():
+            with store.writing(folder / name):
+                shutil.copyfile(tokenizer_folder / name, folder / name)
 
 
 def _verify(model: MPT, folder: Path, dtype: torch.dtype) -> None:

@@ -21,7 +21,12 @@ def load_tokenizer(folder: Path) -> Tokenizer:
 
     if not (folder / "tokenizer.json").is_file():
         raise ModelError(f"{folder} has no tokenizer.json: point model.path (or model.tokenizer) at a folder that has one.")
-    tokenizer = PreTrainedTokenizerFast.from_pretrained(str(folder))
+    try:
+        # what transformers does for byte-level BPE whatever the file says, with a warning if that is True
+        tokenizer = PreTrainedTokenizerFast.from_pretrained(str(folder), clean_up_tokenization_spaces=False)
+    except Exception as error:  # the tokenizers library raises bare exceptions
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise ModelError(f"{folder}/tokenizer.json cannot be read ({reason}): copy the tokenizer again.") from error
     if tokenizer.eos_token_id is None:
         raise ModelError(f"the tokenizer in {folder} has no eos token: name one in its tokenizer_config.json.")
     return cast(Tokenizer, tokenizer)
