@@ -19,7 +19,11 @@ Row = Mapping[str, Any]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Task:
-    """One task as asked of one cell: its items in three aligned sequences, and what chance scores."""
+    """One task as asked of one cell: its items in aligned sequences, and what chance scores.
+
+    ``parts`` holds the category of every item when the task is scored as the plain mean over its categories
+    (``has_categories``), and is empty when it is scored as the plain mean over its items.
+    """
 
     label: str
     type: str
@@ -29,6 +33,7 @@ class Task:
     correct: Sequence[float]
     clusters: Sequence[str]
     groups: Sequence[str | None]
+    parts: Sequence[str] = ()
 
     @property
     def measure(self) -> str:
@@ -126,7 +131,7 @@ def _names(summaries: Sequence[Row]) -> list[str]:
 
 
 def _cell(folder: Path, summary: Row, name: str) -> Cell:
-    configured = summary["config"].get("gauntlet", {}).get("average") or []
+    configured = summary["config"].get("gauntlet", {})
     gauntlet = summary["gauntlet"]
     suites = {
         prompting: _suite(folder, name, prompting, gauntlet["suite"], gauntlet[prompting], configured)
@@ -137,7 +142,9 @@ def _cell(folder: Path, summary: Row, name: str) -> Cell:
     return Cell(id=summary["id"], label=summary["label"], name=name, summary=summary, suites=suites, answers=answers)
 
 
-def _suite(folder: Path, name: str, prompting: str, suite: str, scores: Row, configured: Sequence[str]) -> Suite:
+def _suite(folder: Path, name: str, prompting: str, suite: str, scores: Row, configured: Row) -> Suite:
+    """``configured``: the cell's gauntlet, which names the headline categories and the tasks that are split by category."""
+    parted = {task["label"] for task in configured.get("tasks", []) if task.get("has_categories")}
     tasks = {}
     for label, recorded in scores["tasks"].items():
         path = folder / "gauntlet" / prompting / "items" / f"{label}.jsonl"
@@ -146,21 +153,27 @@ def _suite(folder: Path, name: str, prompting: str, suite: str, scores: Row, con
                 f"the items of task {label!r} ({prompting}) of cell {name!r} are missing at {path}: "
                 f"delete {folder / 'gauntlet'} and run the study again."
             )
-        tasks[label] = _task(label, recorded, read_rows(path))
+        tasks[label] = _task(label, recorded, read_rows(path), parted=label in parted)
+        _agrees(name, f"number of items of {label} ({prompting})", len(tasks[label].correct), recorded["n"])
         _agrees(name, f"{label} ({prompting})", _rescaled(tasks[label]), recorded["rescaled"])
     found = {task.category for task in tasks.values()}
-    categories = [category for category in configured or scores["categories"] if category in found]
+    if found != set(scores["categories"]):
+        raise EvalError(
+            f"cell {name!r} ({prompting}): its tasks lie in the categories {sorted(found)}, its summary scores "
+            f"{sorted(scores['categories'])}: delete {folder / 'gauntlet'} and run the study again."
+        )
+    categories = [category for category in configured.get("average") or scores["categories"] if category in found]
     headline = [] if scores["average"] is None else categories
     result = Suite(name=suite, tasks=tasks, average=headline, not_asked=scores.get("not_asked", []))
     means = {category: _mean([_rescaled(task) for task in result.of(category)]) for category in found}
-    for category in sorted(found & set(scores["categories"])):
+    for category in sorted(found):
         _agrees(name, f"category {category} ({prompting})", means[category], scores["categories"][category])
     if scores["average"] is not None:
         _agrees(name, f"average ({prompting})", _mean([means[category] for category in headline]), scores["average"])
     return result
 
 
-def _task(label: str, recorded: Row, rows: Sequence[Row]) -> Task:
+def _task(label: str, recorded: Row, rows: Sequence[Row], *, parted: bool) -> Task:
     return Task(
         label=label,
         type=recorded["type"],
@@ -170,11 +183,15 @@ def _task(label: str, recorded: Row, rows: Sequence[Row]) -> Task:
         correct=[float(row["correct"]) for row in rows],
         clusters=[str(row["cluster"]) for row in rows],
         groups=[row.get("group") for row in rows],
+        parts=[str(row["category"]) for row in rows] if parted else (),
     )
 
 
 def _rescaled(task: Task) -> float:
-    return (_mean(task.correct) - task.baseline) / (1 - task.baseline)
+    by_part: dict[str, list[float]] = {}
+    for part, correct in zip(task.parts or [""] * len(task.correct), task.correct, strict=True):
+        by_part.setdefault(part, []).append(correct)
+    return (_mean([_mean(own) for own in by_part.values()]) - task.baseline) / (1 - task.baseline)
 
 
 def _mean(values: Sequence[float]) -> float:

@@ -42,11 +42,31 @@ def constant(value: float) -> Quantity:
 
 
 def accuracy(cell: Cell, prompting: str, task: Task, group: str | None = None) -> Quantity:
-    """Share of a task's items (of one group) that the cell gets right, not rescaled."""
-    kept = [i for i, own in enumerate(task.groups) if group is None or own == group]
-    key = f"{cell.id}/{prompting}/{task.label}/{group}"
-    sample = Sample([task.correct[i] for i in kept], [task.clusters[i] for i in kept])
-    return Quantity({key: sample}, lambda means: means[key])
+    """Share of a task's items (of one group) that the cell gets right, not rescaled.
+
+    A task with categories scores the plain mean over their shares. A resampled draw is scored as the gauntlet would score
+    those items: a category that it leaves empty does not count there, so its value is the mean over the others.
+    """
+    by_part: dict[str, list[int]] = {}
+    for i, own in enumerate(task.groups):
+        if group is None or own == group:
+            by_part.setdefault(task.parts[i] if task.parts else "", []).append(i)
+    samples = {
+        f"{cell.id}/{prompting}/{task.label}/{group}/{part}": Sample(
+            [task.correct[i] for i in kept], [task.clusters[i] for i in kept]
+        )
+        for part, kept in by_part.items()
+    }
+    return Quantity(samples, lambda means: _mean_of_present([means[key] for key in samples]))
+
+
+def _mean_of_present(parts: Sequence[NDArray[np.float64]]) -> NDArray[np.float64]:
+    """Mean over the parts that have a value in a draw; NaN in a draw where none has."""
+    stacked = np.stack(parts)
+    present = np.isfinite(stacked)
+    with np.errstate(invalid="ignore"):
+        mean: NDArray[np.float64] = np.where(present, stacked, 0.0).sum(axis=0) / present.sum(axis=0)
+    return mean
 
 
 def rescaled(cell: Cell, prompting: str, task: Task) -> Quantity:
