@@ -130,10 +130,28 @@ def test_groups_and_chance_are_told(study: tuple[Path, str, dict[str, Any]]) -> 
     assert (groups["elicitation"]["value"] + groups["injection"]["value"]) / 2 == pytest.approx(tasks["value"])
     assert groups["elicitation"]["n"] == 60
     assert numbers["at_chance"] == {"raw": ["letters"], "template": ["letters"]}
-    assert "elicitation, exact match (knowledge_em)" in page
+    both = next(table for table in numbers["tables"] if table["caption"].startswith("The same questions"))
+    assert both["columns"][1:] == [f"{group}, {how}" for group in world.GROUPS for how in ("exact match", "likelihood")]
+    assert both["rows"][2][3]["estimate"] == groups["injection"]
     assert "Injection: facts met only in fine-tuning." in page
     for where in ("raw prompts", "in the template"):
         assert f"No cell is above chance in letters_mc ({where})" in page
+
+
+def test_couples_about_the_same_facts_are_told_apart_by_their_tasks(tmp_path: Path) -> None:
+    cell = world.write_cell(tmp_path, "instruct", world.ACCURACY["instruct"], grouped=False)
+    path = tmp_path / "cells" / cell / "summary.json"
+    summary = json.loads(path.read_text())
+    tasks = summary["gauntlet"]["raw"]["tasks"]
+    tasks["letters_mc"]["partner"], tasks["arithmetic_em"]["partner"] = "arithmetic_em", "letters_mc"
+    world.dump(path, summary)
+    both = next(table for table in build(tmp_path, [cell], [])[1]["tables"] if table["caption"].startswith("The same"))
+    assert both["columns"][1:] == [
+        "exact match (knowledge_em)",
+        "likelihood (knowledge_mc)",
+        "exact match (arithmetic_em)",
+        "likelihood (letters_mc)",
+    ]
 
 
 def test_the_opening_says_close_and_not_determined(study: tuple[Path, str, dict[str, Any]]) -> None:

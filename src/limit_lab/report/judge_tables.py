@@ -78,7 +78,7 @@ def order_table(order: Orders, pairs: Sequence[Pair], scores: Scores) -> Table:
         rows.append(row)
     note = (
         f"{order.same * 100:.0f} % of {order.weightings} random weightings of the judge's components give this whole order. "
-        "The prompts are the same under all of them, so a share of 100 % does not make a rate that is near 50 certain."
+        "The prompts are the same under all of them, so these shares say nothing about other prompts; the intervals do."
     )
     columns = ["order by full score", f"rate against {order.baseline}", "place by facts alone", "rate by facts alone"]
     columns += ["lowest to highest rate over the weightings", f"weightings that keep its side of {order.baseline}"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -30,7 +31,7 @@ class Column:
 
 def partner_table(cells: Sequence[Cell], scores: Scores, prompting: str) -> Table | None:
     """Every couple of tasks that ask the same questions in both measures, by group; None where there is none."""
-    columns = [column for couple in couples(cells, prompting) for column in _columns(*couple)]
+    columns = _columns(couples(cells, prompting))
     if not columns:
         return None
     asked = [cell for cell in cells if prompting in cell.suites]
@@ -46,13 +47,19 @@ def partner_table(cells: Sequence[Cell], scores: Scores, prompting: str) -> Tabl
     return Table(caption, ["cell", *(column.heading for column in columns)], rows, note)
 
 
-def _columns(exact: Task, likely: Task) -> list[Column]:
-    groups: list[str | None] = list(dict.fromkeys([*groups_of(exact), *groups_of(likely)])) or [None]
-    return [
-        Column(f"{group}, {task.measure} ({task.label})" if group else f"{task.measure} ({task.label})", task, group)
-        for group in groups
-        for task in (exact, likely)
+def _columns(found: Sequence[tuple[Task, Task]]) -> list[Column]:
+    """Columns of all couples; a heading that several would share also names its task."""
+    parts: list[tuple[Task, str | None]] = []
+    for exact, likely in found:
+        groups: list[str | None] = list(dict.fromkeys([*groups_of(exact), *groups_of(likely)])) or [None]
+        parts += [(task, group) for group in groups for task in (exact, likely)]
+    headings = [f"{group}, {task.measure}" if group else task.measure for task, group in parts]
+    count = Counter(headings)
+    named = [
+        f"{heading} ({task.label})" if count[heading] > 1 else heading
+        for heading, (task, _) in zip(headings, parts, strict=True)
     ]
+    return [Column(heading, task, group) for heading, (task, group) in zip(named, parts, strict=True)]
 
 
 def _number(column: Column, value: Estimate) -> Number:
