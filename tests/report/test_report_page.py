@@ -233,6 +233,7 @@ def test_a_heuristic_is_never_called_a_win_rate(tmp_path: Path) -> None:
     assert "win rate" not in page.replace("never a win rate", "")
     assert "no preference judge" in page
     assert "describes what was measured" in numbers["answer"][0]
+    assert "is a proxy and does not say which answers are better" in page
     assert numbers["orders"] == []
     assert "Not part of the average: knowledge, written, letters, arithmetic" in page
 

@@ -99,8 +99,8 @@ def _judge(cells: Sequence[Cell], pairs: Sequence[Pair], scores: Scores) -> str:
     rate = scores.pairs[best.id].rate
     if not best.prefers:
         return (
-            f"The heuristic {best.judge}, no preference judge, favours {best.cell.name} over {baseline.name} on "
-            f"{rate.text()} % of the prompts, which says nothing about which answer is better."
+            f"The heuristic {best.judge} is no preference judge: its rate of {rate.text()} % for {best.cell.name} against "
+            f"{baseline.name} is a proxy and does not say which answers are better."
         )
     below = [pair.cell.name for pair in pairs if scores.pairs[pair.id].rate.high < 0.5]
     above = [pair.cell.name for pair in pairs if scores.pairs[pair.id].rate.low > 0.5]

@@ -76,7 +76,7 @@ def intervals(
 ) -> str:
     """One row for each cell: its value in percent, its interval, and a vertical line (even, or chance) if given."""
     with _style():
-        figure, axes = _panel(3.7, 0.75 + 0.36 * len(dots))
+        figure, axes = _panel(3.7, 0.77 + 0.16 * axis.count("\n") + 0.34 * len(dots))
         for row, dot in enumerate(dots):
             _whisker(axes, dot.estimate, row, look[dot.name], size=7)
             axes.annotate(
@@ -92,7 +92,7 @@ def intervals(
         left, right = axes.get_xlim()
         axes.set_xlim(left, right + 0.14 * (right - left))
         told = [f"{dot.name}: {dot.estimate.text()}" for dot in dots]
-        return _svg(figure, key, title, f"{axis}. " + "; ".join(told))
+        return _svg(figure, key, title, f"{axis}. ".replace("\n", ", ") + "; ".join(told))
 
 
 def categories(key: str, title: str, rows: Mapping[str, Sequence[Dot]], look: Mapping[str, Mark]) -> str:

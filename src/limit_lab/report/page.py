@@ -154,7 +154,7 @@ def _average_panel(cells: Sequence[Cell], scores: Scores, prompting: str, look: 
         found = scores.cells[cell.name].get(prompting)
         if found and found.average:
             dots.append(figures.Dot(cell.name, found.average))
-    return title, figures.intervals(f"average-{prompting}", title, "average in %, chance is 0", dots, look)
+    return title, figures.intervals(f"average-{prompting}", title, "average in %\nchance is 0", dots, look)
 
 
 def _rate_panels(pairs: Sequence[Pair], scores: Scores, look: dict[str, figures.Mark]) -> list[tuple[str, str]]:
@@ -165,16 +165,17 @@ def _rate_panels(pairs: Sequence[Pair], scores: Scores, look: dict[str, figures.
     panels = []
     for number, ((judge, baseline), own) in enumerate(grouped.items()):
         title = f"{judge}: {_rate_name(own[0])} against {baseline}"
+        proxy = "" if own[0].prefers else "\nno preference judge"
         rates = {pair.cell.name: scores.pairs[pair.id].rate for pair in own}
         rates[baseline] = tables.even(next(iter(rates.values())))
         dots = [figures.Dot(name, rates[name]) for name in look if name in rates]
-        axis = f"{'win' if own[0].prefers else 'proxy'} rate in %, even is 50 (dashed)"
+        axis = f"{_rate_name(own[0])} in %{proxy}\neven is 50 (dashed)"
         panels.append((title, figures.intervals(f"rate-{number}", title, axis, dots, look, line=0.5)))
     return panels
 
 
 def _rate_name(pair: Pair) -> str:
-    return "win rate" if pair.prefers else "proxy rate (no preference judge)"
+    return "win rate" if pair.prefers else "proxy rate"
 
 
 def _plane(cells: Sequence[Cell], pairs: Sequence[Pair], scores: Scores, look: dict[str, figures.Mark]) -> str:
@@ -190,7 +191,9 @@ def _plane(cells: Sequence[Cell], pairs: Sequence[Pair], scores: Scores, look: d
             points[cell.name] = (raw.average, rates[cell.name])
     if len(points) < 2:
         return ""
-    named = ("benchmark average, raw prompts, in %", f"{_rate_name(pairs[0])} against {pairs[0].baseline.name}, in %")
+    proxy = "" if pairs[0].prefers else "\n(no preference judge)"
+    rate = f"{_rate_name(pairs[0])} against {pairs[0].baseline.name}, in %{proxy}"
+    named = ("benchmark average, raw prompts, in %", rate)
     return figures.plane("plane", PLANE, named, points, look)
 
 

@@ -12,6 +12,8 @@ from limit_lab.report.figures import GRID, INK, MUTED
 VARIABLES = {INK: "--ink", MUTED: "--muted", GRID: "--line"}
 PAPER = "#ffffff"
 MARGIN, GAP, CAPTION = 12.0, 16.0, 20.0
+#: An upper bound for the mean width of a letter in a caption.
+LETTER = 7.2
 FONT = "font: 600 11px 'DejaVu Sans', Verdana, sans-serif"
 
 
@@ -31,7 +33,7 @@ def standalone(title: str, panels: Sequence[tuple[str, str]]) -> str:
         head = re.sub(r'\s(width|height)="[^"]*"', "", head)
         parts.append(f'<text x="{x:g}" y="{MARGIN + 11:g}" fill="{INK}" style="{FONT}">{escape(caption)}</text>')
         parts.append(f'{head} x="{x:g}" y="{MARGIN + CAPTION:g}" width="{width:g}" height="{tall:g}">{body}')
-        x += width + GAP
+        x += max(width, LETTER * len(caption)) + GAP
         height = max(height, tall)
     total = (round(x - GAP + MARGIN, 1), round(height + CAPTION + 2 * MARGIN, 1))
     size = f'width="{total[0]:g}" height="{total[1]:g}" viewBox="0 0 {total[0]:g} {total[1]:g}"'

@@ -110,7 +110,7 @@ def samples(cell: Cell) -> str:
 
 def steps(cell: Cell) -> str:
     finetune = cell.summary["finetune"]
-    return f"{finetune['steps']:,} ({finetune['epochs']:g} epochs)" if finetune else NOT_STATED
+    return f"{finetune['steps']:,} ({finetune['epochs']:.3g} epochs)" if finetune else NOT_STATED
 
 
 def category_table(cells: Sequence[Cell], scores: Scores, prompting: str) -> Table | None:
