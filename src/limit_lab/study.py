@@ -85,8 +85,15 @@ def mix(cells: list[Study]) -> None:
         for name, source in card["sources"].items():
             print(
                 f"  {name}: kept {source['kept']:,} of {source['available']:,}, dropped {source['dropped']:,}, truncated "
-                f"{source['truncated']:,}; {source['loss_share']:.0%} of the loss; distinct facts {source['distinct_facts']}"
+                f"{source['truncated']:,}; {source['loss_share']:.0%} of the loss{_facts(source)}"
             )
+
+
+def _facts(source: Mapping[str, Any]) -> str:
+    if source["distinct_facts"] is None:
+        return ""
+    text = f"; {source['distinct_facts']:,} of {source['source_facts']:,} facts, {source['distinct_templates']:,} templates"
+    return text + (f", repetition from row {source['last_new_fact'] + 1:,} on" if source["repetition"] else "")
 
 
 def export(cells: list[Study]) -> None:

@@ -153,8 +153,11 @@ def _card(samples: Mapping[str, int]) -> dict[str, Any]:
 def _source(count: int, total: int) -> dict[str, Any]:
     shares = dict.fromkeys(("document_share", "token_share", "loss_share"), count / total)
     kinds = {
-        "distinct_facts": 336,
+        "distinct_facts": 336 if count > 2000 else 269,
+        "source_facts": 336,
         "distinct_templates": 24,
+        "last_new_fact": 1984 if count > 2000 else 990,
+        "repeated_rows": count - (1984 if count > 2000 else 990),
         "repetition": count > 2000,
         "licence": "Apache-2.0",
         "sha256": "00",

@@ -33,6 +33,7 @@ def test_orders_are_counted_over_weightings(tmp_path: Path) -> None:
     assert found.steps == pytest.approx([0.5, 0.5])  # instruct > lima in draws 1 and 4, lima > none in draws 1 and 3
     assert found.same == pytest.approx(0.25)
     assert found.sides == pytest.approx({"instruct": 0.25, "none": 0.5})
+    assert found.ranges == {"instruct": (0.0, 1.0), "none": (0.0, 1.0)}
 
 
 def test_a_judge_without_facts_has_no_orders(tmp_path: Path) -> None:

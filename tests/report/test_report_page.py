@@ -18,6 +18,7 @@ import pytest
 from limit_lab import report
 from limit_lab.config import Predicate
 from limit_lab.errors import DataError, EvalError, LimitLabError
+from limit_lab.report.samples import folded
 from tests.report import report_world as world
 
 HOSTILE = "<script>alert(1)</script> <img src=http://evil.example/x onerror=alert(1)> &amp; </pre> {{ 7 * 7 }} \x00\x07 $x$"
@@ -118,7 +119,7 @@ def test_rates_equal_those_recomputed_from_items(study: tuple[Path, str, dict[st
 def test_every_table_of_the_page_is_in_the_json(study: tuple[Path, str, dict[str, Any]]) -> None:
     _, page, numbers = study
     assert page.count("<caption>") == len(numbers["tables"])
-    assert all(f"<caption>{table['caption']}" in page.replace("&#39;", "'") for table in numbers["tables"])
+    assert all(f"<caption><span>{table['caption']}<" in page.replace("&#39;", "'") for table in numbers["tables"])
     assert all(len(row) == len(table["columns"]) for table in numbers["tables"] for row in table["rows"])
 
 
@@ -129,7 +130,28 @@ def test_groups_and_chance_are_told(study: tuple[Path, str, dict[str, Any]]) -> 
     assert (groups["elicitation"]["value"] + groups["injection"]["value"]) / 2 == pytest.approx(tasks["value"])
     assert groups["elicitation"]["n"] == 60
     assert numbers["at_chance"] == {"raw": ["letters"], "template": ["letters"]}
-    assert "exact match, injection" in page
+    both = next(table for table in numbers["tables"] if table["caption"].startswith("The same questions"))
+    assert both["columns"][1:] == [f"{group}, {how}" for group in world.GROUPS for how in ("exact match", "likelihood")]
+    assert both["rows"][2][3]["estimate"] == groups["injection"]
+    assert "Injection: facts met only in fine-tuning." in page
+    for where in ("raw prompts", "in the template"):
+        assert f"No cell is above chance in letters_mc ({where})" in page
+
+
+def test_couples_about_the_same_facts_are_told_apart_by_their_tasks(tmp_path: Path) -> None:
+    cell = world.write_cell(tmp_path, "instruct", world.ACCURACY["instruct"], grouped=False)
+    path = tmp_path / "cells" / cell / "summary.json"
+    summary = json.loads(path.read_text())
+    tasks = summary["gauntlet"]["raw"]["tasks"]
+    tasks["letters_mc"]["partner"], tasks["arithmetic_em"]["partner"] = "arithmetic_em", "letters_mc"
+    world.dump(path, summary)
+    both = next(table for table in build(tmp_path, [cell], [])[1]["tables"] if table["caption"].startswith("The same"))
+    assert both["columns"][1:] == [
+        "exact match (knowledge_em)",
+        "likelihood (knowledge_mc)",
+        "exact match (arithmetic_em)",
+        "likelihood (letters_mc)",
+    ]
 
 
 def test_the_opening_says_close_and_not_determined(study: tuple[Path, str, dict[str, Any]]) -> None:
@@ -138,6 +160,53 @@ def test_the_opening_says_close_and_not_determined(study: tuple[Path, str, dict[
     assert "close to even, but below it" in text
     assert "The two paradigms disagree" in text
     assert 3 <= len(study[2]["answer"]) <= 6
+
+
+def test_the_opening_names_what_did_not_hold_and_whom_the_judge_prefers(tmp_path: Path) -> None:
+    cells, pairs = world.write_study(tmp_path)
+    pairs[1] = world.write_pair(tmp_path, cells[2], cells[1], [0.0, 1.0] * 150)
+    reverse = Predicate(claim="LIMA > Instruct", measure="gauntlet", kind="better", left="lima", right="instruct")
+    text = " ".join(build(tmp_path, cells, pairs, [CLAIM, reverse])[1]["answer"])
+    assert "1 held and 1 did not hold (“LIMA > Instruct”)" in text
+    assert "prefers lima to none, lima_plus_instruct and instruct_5k" in text
+    assert "does not settle which of lima and instruct is preferred" in text
+
+
+def test_items_of_the_development_part_give_provisional_verdicts(tmp_path: Path) -> None:
+    config = {"gauntlet": {"average": [], "data": None}, "microworld": {"part": "development", "seed": 3}}
+    cells = [world.write_cell(tmp_path, name, world.ACCURACY[name], config=config) for name in ("lima", "instruct")]
+    page, numbers = build(tmp_path, cells, [], [CLAIM])
+    assert "microworld (development part of world 3)" in page
+    assert "these verdicts are provisional" in numbers["answer"][0]
+    for name in ("lima", "instruct"):
+        changed = config | {"microworld": {"part": "test", "seed": 3}}
+        world.write_cell(tmp_path, name, world.ACCURACY[name], config=changed)
+    page, numbers = build(tmp_path, cells, [], [CLAIM])
+    assert "microworld (test part of world 3)" in page
+    assert "provisional" not in page
+
+
+def test_loss_shares_steps_and_repetition_are_told(study: tuple[Path, str, dict[str, Any]]) -> None:
+    _, page, numbers = study
+    overview, sources = (
+        next(t for t in numbers["tables"] if t["caption"].startswith(word)) for word in ("The cells", "Sources")
+    )
+    samples = {row[0]: row[1] for row in overview["rows"]}
+    assert samples["lima_plus_instruct"] == "1,000 lima (50 % of the loss) + 1,000 instruct (50 % of the loss)"
+    assert samples["lima"] == "1,000 lima"
+    assert "from 372 steps (lima) to 1,872 (instruct_5k)" in overview["note"]
+    column = sources["columns"].index("repetition")
+    assert {row[0]: row[column] for row in sources["rows"]} == {
+        "lima": "no",
+        "instruct": "no",
+        "lima_plus_instruct": "no",
+        "instruct_5k": "from row 1,985 on (3,016 rows)",
+    }
+    assert "269 of 336" in page
+
+
+def test_a_line_that_repeats_is_folded_and_others_stand() -> None:
+    assert folded("a\nb\nb\nb\na\na\n\n\n\nb") == "a\nb ⟨this line 3 times⟩\na\na\n\n\n\nb"
 
 
 def test_hostile_answers_and_claims_stay_text(tmp_path: Path) -> None:
@@ -164,6 +233,7 @@ def test_a_heuristic_is_never_called_a_win_rate(tmp_path: Path) -> None:
     assert "win rate" not in page.replace("never a win rate", "")
     assert "no preference judge" in page
     assert "describes what was measured" in numbers["answer"][0]
+    assert "is a proxy and does not say which answers are better" in page
     assert numbers["orders"] == []
     assert "Not part of the average: knowledge, written, letters, arithmetic" in page
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from limit_lab.config import Study
 from limit_lab.errors import DataError
+from limit_lab.mixture.facts import fact_counts
 from limit_lab.mixture.packing import first_fit
 from limit_lab.mixture.selection import draw
 from limit_lab.mixture.sources import Row, Rows, read
@@ -71,8 +72,7 @@ def _fit(made: Sequence[Document], limit: int, policy: str) -> tuple[list[Docume
 def _source_card(
     available: Rows, drawn: Sequence[Row], kept: Sequence[Document], fate: dict[str, int], licence: str
 ) -> dict[str, Any]:
-    facts = {fact for row in drawn for fact in row.facts}
-    every = {fact for row in available.rows for fact in row.facts}
+    taken = {one.row for one in kept}
     return {
         "available": len(available.rows),
         "left_out": available.left_out,
@@ -80,18 +80,10 @@ def _source_card(
         **fate,
         "tokens": sum(len(one.ids) for one in kept),
         "target_tokens": sum(one.target_tokens for one in kept),
-        "distinct_facts": len(facts) if every else None,
-        "distinct_templates": len({row.template for row in drawn}) if every else None,
-        "repetition": bool(every) and _repeats(drawn, facts),
+        **fact_counts([row for row in drawn if row.index in taken], available.rows),
         "licence": licence,
         "sha256": available.sha256,
     }
-
-
-def _repeats(drawn: Sequence[Row], facts: set[str]) -> bool:
-    """Whether the sample goes on after its last new fact: its second half brings none."""
-    half = {fact for row in drawn[: len(drawn) // 2] for fact in row.facts}
-    return len(drawn) > 1 and half == facts
 
 
 def _card(documents: Sequence[Document], sources: dict[str, dict[str, Any]], study: Study) -> dict[str, Any]:

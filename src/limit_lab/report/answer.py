@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
+from limit_lab.report.origin import provisional
 from limit_lab.report.predicates import Finding
 from limit_lab.report.records import Cell, Pair
 from limit_lab.report.scores import Scores, average
@@ -15,16 +16,16 @@ CLOSE = 0.10
 
 
 def sentences(cells: Sequence[Cell], pairs: Sequence[Pair], scores: Scores, found: Sequence[Finding]) -> list[str]:
-    """Three to six sentences: claims, benchmarks, template, judge, mixtures, and what the intervals leave out."""
+    """A few sentences: claims, benchmarks, template, judge, mixtures, and what the intervals leave out."""
     judged = same_judge(pairs)
     parts = [
-        _claims(found),
+        _claims(found) + _provisional(cells, found),
         _benchmarks(cells),
         _template(cells),
         _judge(cells, judged, scores),
         _mixtures(cells, judged, scores),
     ]
-    parts.append("All intervals cover the choice of test items only, not a second world, pretraining run or training seed.")
+    parts.append("All intervals cover the choice of items only, not a second world, pretraining run or training seed.")
     return [part for part in parts if part]
 
 
@@ -47,9 +48,22 @@ def _claims(found: Sequence[Finding]) -> str:
         return "No claim was fixed before this study, so the page describes what was measured and tests nothing."
     count = Counter(finding.verdict for finding in found)
     words: dict[Verdict, str] = {"yes": "held", "no": "did not hold", "not determined": "could not be determined"}
-    parts = [f"{count[verdict]} {word}" for verdict, word in words.items() if count[verdict]]
+    parts = [f"{count[verdict]} {word}{_named(found, verdict)}" for verdict, word in words.items() if count[verdict]]
     claims = "the one claim" if len(found) == 1 else f"the {len(found)} claims"
     return f"Of {claims} fixed before the numbers, {listed(parts)}."
+
+
+def _named(found: Sequence[Finding], verdict: Verdict) -> str:
+    """The claims that did not simply hold, in quotes."""
+    claims = [f"“{finding.claim}”" for finding in found if finding.verdict == verdict]
+    return "" if verdict == "yes" else f" ({', '.join(claims)})"
+
+
+def _provisional(cells: Sequence[Cell], found: Sequence[Finding]) -> str:
+    if not provisional(cells):
+        return ""
+    text = " The items are the development part, which may be looked at while tasks and recipe are chosen"
+    return text + (": these verdicts are provisional." if found else ".")
 
 
 def _benchmarks(cells: Sequence[Cell]) -> str:
@@ -85,17 +99,16 @@ def _judge(cells: Sequence[Cell], pairs: Sequence[Pair], scores: Scores) -> str:
     rate = scores.pairs[best.id].rate
     if not best.prefers:
         return (
-            f"The heuristic {best.judge}, no preference judge, favours {best.cell.name} over {baseline.name} on "
-            f"{rate.text()} % of the prompts, which says nothing about which answer is better."
+            f"The heuristic {best.judge} is no preference judge: its rate of {rate.text()} % for {best.cell.name} against "
+            f"{baseline.name} is a proxy and does not say which answers are better."
         )
     below = [pair.cell.name for pair in pairs if scores.pairs[pair.id].rate.high < 0.5]
     above = [pair.cell.name for pair in pairs if scores.pairs[pair.id].rate.low > 0.5]
-    text = f"The judge {best.judge} "
-    if len(below) == len(pairs):
-        text += f"prefers {baseline.name} to {'every other cell' if len(pairs) > 1 else best.cell.name}"
-    else:
-        text += f"prefers {listed(above) if above else 'no cell clearly'} to {baseline.name}"
-        text += f" and {baseline.name} to {listed(below)}" if below else ""
+    even = [pair.cell.name for pair in pairs if pair.cell.name not in (*below, *above)]
+    parts = [f"prefers {listed(above)} to {baseline.name}"] if above else []
+    parts += [f"prefers {baseline.name} to {listed(below)}"] if below else []
+    parts += [f"does not settle which of {baseline.name} and {name} is preferred" for name in even]
+    text = f"The judge {best.judge} {'; it '.join(parts)}"
     if len(best.cell.summary["samples"]) < 2:  # a mixture has a sentence of its own
         text += f"; {best.cell.name} has the highest win rate, {rate.text()} %, {standing(rate)}"
     return text + "." + _conflict(cells, best, rate)

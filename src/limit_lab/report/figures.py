@@ -1,4 +1,4 @@
-"""Figures as inline SVG: small panels that wrap on a phone, colours safe for the colour-blind, ink of the page."""
+"""Figures as SVG elements: small panels that wrap on a phone, in colours safe for the colour-blind."""
 
 from __future__ import annotations
 
@@ -41,8 +41,6 @@ PLACES = [
     for reach in (7, 14, 24, 36)
     for dx, dy in ((1, 1), (-1, 1), (1, -1), (-1, -1), (0, 1), (0, -1))
 ]
-#: Page colours by the hex codes that matplotlib writes; the code itself stays as the fallback.
-VARIABLES = {INK: "--ink", MUTED: "--muted", GRID: "--line"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +76,7 @@ def intervals(
 ) -> str:
     """One row for each cell: its value in percent, its interval, and a vertical line (even, or chance) if given."""
     with _style():
-        figure, axes = _panel(3.7, 0.75 + 0.36 * len(dots))
+        figure, axes = _panel(3.7, 0.77 + 0.16 * axis.count("\n") + 0.34 * len(dots))
         for row, dot in enumerate(dots):
             _whisker(axes, dot.estimate, row, look[dot.name], size=7)
             axes.annotate(
@@ -94,22 +92,25 @@ def intervals(
         left, right = axes.get_xlim()
         axes.set_xlim(left, right + 0.14 * (right - left))
         told = [f"{dot.name}: {dot.estimate.text()}" for dot in dots]
-        return _svg(figure, key, title, f"{axis}. " + "; ".join(told))
+        return _svg(figure, key, title, f"{axis}. ".replace("\n", ", ") + "; ".join(told))
 
 
 def categories(key: str, title: str, rows: Mapping[str, Sequence[Dot]], look: Mapping[str, Mark]) -> str:
-    """Categories as rows with every cell in them, on the scale where chance is 0; the dashed line marks chance."""
+    """A band for each category, its name above every cell in it, on the scale where chance is 0 (dashed)."""
+    lines = sum(len(dots) + 1.7 for dots in rows.values())
     with _style():
-        cells = max(len(dots) for dots in rows.values())
-        figure, axes = _panel(5.2, 0.75 + len(rows) * (0.18 + 0.135 * cells))
-        step = 0.76 / max(cells, 2)
-        for row, dots in enumerate(rows.values()):
-            for place, dot in enumerate(dots):
-                _whisker(axes, dot.estimate, row + (place - (len(dots) - 1) / 2) * step, look[dot.name], size=5)
-            if row:
-                axes.axhline(row - 0.5, color=GRID, linewidth=0.8, zorder=0)
+        figure, axes = _panel(4.0, 0.7 + 0.148 * lines)
+        line = 0.0
+        for name, dots in rows.items():
+            if line:
+                axes.axhline(line - 0.1, color=GRID, linewidth=0.8, zorder=0)
+            axes.text(0.01, line + 0.5, name, transform=axes.get_yaxis_transform(), color=INK, va="center")
+            for place, dot in enumerate(dots, 1):
+                _whisker(axes, dot.estimate, line + 0.45 + place, look[dot.name], size=5)
+            line += len(dots) + 1.7
         axes.axvline(0, color=MUTED, linewidth=1, linestyle=(0, (4, 3)), zorder=0)
-        _rows(axes, list(rows), "rescaled score in %: 0 is chance (dashed), 100 all correct")
+        _rows(axes, [], "rescaled score in %\n0 is chance (dashed), 100 all correct")
+        axes.set_ylim(line - 0.1, -0.3)
         told = [f"{name}: " + ", ".join(f"{dot.name} {dot.estimate.text()}" for dot in dots) for name, dots in rows.items()]
         return _svg(figure, key, title, "; ".join(told))
 
@@ -123,12 +124,12 @@ def plane(
 ) -> str:
     """Both paradigms at once: a cross of two intervals for each cell, labelled beside it; the dashed line marks even."""
     with _style():
-        figure, axes = _panel(6.4, 4.4)
+        figure, axes = _panel(4.8, 4.1)
         for name, (x, y) in points.items():
             mark = look[name]
             axes.plot([x.low * 100, x.high * 100], [y.value * 100] * 2, color=mark.colour, linewidth=1.6)
             axes.plot([x.value * 100] * 2, [y.low * 100, y.high * 100], color=mark.colour, linewidth=1.6)
-            axes.plot([x.value * 100], [y.value * 100], mark.marker, color=mark.colour, markersize=8)
+            axes.plot([x.value * 100], [y.value * 100], mark.marker, color=mark.colour, markersize=7.5)
         axes.axhline(50, color=MUTED, linewidth=1, linestyle=(0, (4, 3)), zorder=0)
         axes.margins(0.12)
         axes.grid(color=GRID, linewidth=0.8)
@@ -210,15 +211,13 @@ def _style() -> Any:
 
 
 def _svg(figure: Figure, key: str, title: str, described: str) -> str:
-    """The figure as an SVG element with title and description, ids of its own, and ink taken from the page."""
+    """The figure as an SVG element with title and description, its ids prefixed by ``key``."""
     buffer = io.StringIO()
     figure.savefig(buffer, format="svg")
     text = buffer.getvalue()
     text = re.sub(r"<metadata>.*?</metadata>", "", text[text.index("<svg") :], flags=re.DOTALL)
     text = re.sub(r'\bid="([^"]+)"', rf'id="{key}-\1"', text)
     text = re.sub(r'(href="|url\()#', rf"\1#{key}-", text)
-    for colour, variable in VARIABLES.items():
-        text = text.replace(colour, f"var({variable}, {colour})")
     names = f'<title id="{key}-title">{escape(title)}</title><desc id="{key}-desc">{escape(described)}</desc>'
     head, body = text.split(">", 1)
     return f'{head} role="img" aria-labelledby="{key}-title {key}-desc">{names}{body.strip()}'

@@ -8,7 +8,7 @@ from typing import Any
 from limit_lab.report.orders import Orders
 from limit_lab.report.records import Cell, Pair
 from limit_lab.report.scores import Scores
-from limit_lab.report.tables import NOT_STATED, Number, Table
+from limit_lab.report.tables import EVEN, NOT_STATED, Number, Table
 
 COMPONENTS = {
     "correct_claims": "correct claims",
@@ -19,20 +19,24 @@ COMPONENTS = {
 }
 
 
-def component_table(pairs: Sequence[Pair]) -> Table | None:
-    """What the judge saw in the answers of every cell, as it recorded it."""
-    seen: dict[str, Mapping[str, Any]] = {}
-    for pair in pairs:
-        parts = pair.summary.get("components") or {}
-        for role, cell in (("baseline", pair.baseline), ("cell", pair.cell)):
-            if parts.get(role):
-                seen.setdefault(cell.name, parts[role])
+def component_table(pairs: Sequence[Pair], scores: Scores) -> Table | None:
+    """The judge's score of every cell, and what it saw in the answers as it recorded it; the first judge with components."""
+    described = [pair for pair in pairs if pair.summary.get("components")]
+    seen: dict[str, tuple[Number, Mapping[str, Any]]] = {}
+    for pair in [pair for pair in described if pair.judge == described[0].judge]:
+        own, parts = scores.pairs[pair.id], pair.summary["components"]
+        seen.setdefault(pair.baseline.name, (Number(own.score_baseline, 1.0, 2), parts["baseline"]))
+        seen.setdefault(pair.cell.name, (Number(own.score_cell, 1.0, 2), parts["cell"]))
     if not seen:
         return None
-    keys = list(dict.fromkeys(key for parts in seen.values() for key in parts))
-    rows = [[name, *(f"{parts[key]:.2f}" if key in parts else NOT_STATED for key in keys)] for name, parts in seen.items()]
-    columns = ["cell", *(COMPONENTS.get(key, key.replace("_", " ")) for key in keys)]
-    return Table("What the judge found in the answers", columns, rows, "Means per answer, as the judge recorded them.")
+    keys = list(dict.fromkeys(key for _, parts in seen.values() for key in parts))
+    rows: list[list[str | Number]] = [
+        [name, score, *(f"{parts[key]:.2f}" if key in parts else NOT_STATED for key in keys)]
+        for name, (score, parts) in seen.items()
+    ]
+    columns = ["cell", "judge score", *(COMPONENTS.get(key, key.replace("_", " ")) for key in keys)]
+    note = "Means per answer. The components carry no interval: the judge recorded only their means."
+    return Table(f"What the judge {described[0].judge} found in the answers", columns, rows, note)
 
 
 def phrasing_table(pairs: Sequence[Pair], scores: Scores) -> Table:
@@ -59,19 +63,26 @@ def phrasing_table(pairs: Sequence[Pair], scores: Scores) -> Table:
     return Table("Pairs", [columns[i] for i in kept], [[row[i] for i in kept] for row in rows], note)
 
 
-def order_table(order: Orders) -> Table:
-    """Neighbours in the judge's order, and how many random weightings of its components keep each couple so."""
+def order_table(order: Orders, pairs: Sequence[Pair], scores: Scores) -> Table:
+    """The judge's order beside the one by facts alone, and how many random weightings of its components keep it."""
+    own = {p.cell.name: scores.pairs[p.id] for p in pairs if p.judge == order.judge and p.baseline.name == order.baseline}
     rows: list[list[str | Number]] = []
     for place, name in enumerate(order.full, 1):
-        following = f"{order.steps[place - 1] * 100:.0f} %" if place <= len(order.steps) else NOT_STATED
-        side = f"{order.sides[name] * 100:.0f} %" if name in order.sides else NOT_STATED
-        rows.append([f"{place}. {name}", f"{order.facts.index(name) + 1}", following, side])
+        row: list[str | Number] = [f"{place}. {name}", EVEN, f"{order.facts.index(name) + 1}.", EVEN, NOT_STATED, NOT_STATED]
+        if name in own:
+            low, high = order.ranges[name]
+            row[1], row[4] = Number(own[name].rate), f"{low * 100:.1f} to {high * 100:.1f}"
+            row[3] = Number(facts) if (facts := own[name].facts) else NOT_STATED
+            row[5] = f"{order.sides[name] * 100:.0f} %"
+        row.append(f"{order.steps[place - 1] * 100:.0f} %" if place <= len(order.steps) else NOT_STATED)
+        rows.append(row)
     note = (
-        f"{order.same * 100:.0f} % of {order.weightings} random weightings of the judge's components give this whole order."
-        f" {order.baseline} is the baseline and stands at 50."
+        f"{order.same * 100:.0f} % of {order.weightings} random weightings of the judge's components give this whole order. "
+        "The prompts are the same under all of them, so these shares say nothing about other prompts; the intervals do."
     )
-    columns = ["order by full score", "place by facts alone", "weightings that keep it above the next"]
-    columns.append(f"weightings that keep it on its side of {order.baseline}")
+    columns = ["order by full score", f"rate against {order.baseline}", "place by facts alone", "rate by facts alone"]
+    columns += ["lowest to highest rate over the weightings", f"weightings that keep its side of {order.baseline}"]
+    columns.append("weightings that keep it above the next")
     return Table(f"Does the order depend on the weights of the judge {order.judge}?", columns, rows, note)
 
 

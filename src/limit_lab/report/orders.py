@@ -18,7 +18,8 @@ class Orders:
     """Cells from most to least preferred against one baseline, which stands among them at one half.
 
     ``same`` is the share of random weightings with the whole order of the full score, ``steps`` that share for each
-    neighbouring couple of it, ``sides`` for each cell the share that puts it on the same side of the baseline.
+    neighbouring couple of it, ``sides`` for each cell the share that puts it on the same side of the baseline, and
+    ``ranges`` the lowest and highest rate of each cell under any weighting. Items are held fixed throughout.
     """
 
     baseline: str
@@ -29,6 +30,7 @@ class Orders:
     same: float
     steps: Sequence[float]
     sides: Mapping[str, float]
+    ranges: Mapping[str, tuple[float, float]]
 
 
 def orders(pairs: Sequence[Pair]) -> list[Orders]:
@@ -58,6 +60,7 @@ def _orders(judge: str, baseline: str, pairs: Sequence[Pair]) -> Orders:
         same=float(np.all(steps, axis=0).mean()),
         steps=[float(step.mean()) for step in steps],
         sides={name: _side(values, full[name]) for name, values in random.items() if name != baseline},
+        ranges={name: (float(values.min()), float(values.max())) for name, values in random.items() if name != baseline},
     )
 
 

@@ -32,8 +32,25 @@ def differing(cells: Sequence[Cell]) -> Table | None:
 def written(cells: Sequence[Cell]) -> str:
     """First and last time a cell was recorded."""
     times = sorted(str(cell.summary["provenance"].get("written", "")) for cell in cells)
-    first, last = (time[:16].replace("T", " ") + (" UTC" if time.endswith("+00:00") else "") for time in (times[0], times[-1]))
-    return first if first == last else f"{first} to {last}"
+    zone = " UTC" if all(time.endswith("+00:00") for time in times) else ""
+    first, last = (time[:16].replace("T", " ") for time in (times[0], times[-1]))
+    if first == last:
+        return first + zone
+    return f"{first} to {last.removeprefix(first[:11])}{zone}"
+
+
+def items(cell: Cell) -> str:
+    """The suite that a cell was asked, with part and world where the embedded world wrote it."""
+    config = cell.summary["config"]
+    suite, world = str(cell.summary["gauntlet"]["suite"]), config.get("microworld")
+    if not world or config.get("gauntlet", {}).get("data") is not None:
+        return suite
+    return f"{suite} ({world['part']} part of world {world['seed']})"
+
+
+def provisional(cells: Sequence[Cell]) -> bool:
+    """Whether items are those that may be looked at while tasks and recipe are chosen."""
+    return any("(development part" in items(cell) for cell in cells)
 
 
 def dirty(cells: Sequence[Cell]) -> list[str]:
@@ -57,4 +74,4 @@ def _facts(cell: Cell) -> dict[str, str]:
     versions = cell.summary["provenance"].get("versions", {})
     hardware = cell.summary["config"].get("hardware") or {}
     chosen = {f"hardware.{key}": hardware[key] for key in HARDWARE if key in hardware}
-    return flat({"model": cell.summary["model"], **provenance, **versions, **chosen})
+    return flat({"model": cell.summary["model"], "items": items(cell), **provenance, **versions, **chosen})

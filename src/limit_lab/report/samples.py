@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from limit_lab.report.records import Cell, Row
 
 PROMPTS = 4
+#: Runs of the same line from this length on are shown once, with their number.
+RUN = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,10 +37,19 @@ def samples(cells: Sequence[Cell]) -> list[Shown]:
         Shown(
             str(first[i]["prompt"]),
             bool(first[i].get("unseen")),
-            [(name, str(rows[i]["answer"]), bool(rows[i]["ended"])) for name, rows in answering.items()],
+            [(name, folded(str(rows[i]["answer"])), bool(rows[i]["ended"])) for name, rows in answering.items()],
         )
         for i in chosen
     ]
+
+
+def folded(text: str) -> str:
+    """The text with every long run of one line shown once, followed by how often it stood there."""
+    lines: list[str] = []
+    for line, run in itertools.groupby(text.split("\n")):
+        count = len(list(run))
+        lines += [f"{line} ⟨this line {count} times⟩"] if line.strip() and count >= RUN else [line] * count
+    return "\n".join(lines)
 
 
 def _first_seed(rows: Sequence[Row]) -> dict[int, Row]:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from limit_lab.report.predicates import Finding
 from limit_lab.report.records import Cell, Pair, Task
@@ -12,6 +12,10 @@ from limit_lab.report.scores import Scores
 from limit_lab.stats import Estimate
 
 NOT_STATED = "–"
+EVEN = "50 by definition"
+WORDS = {"raw": "raw prompts", "template": "in the template"}
+#: A task in which the interval of every cell lies above this accuracy hardly tells cells apart.
+CEILING = 0.95
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,11 +51,21 @@ def minus(text: str) -> str:
     return text.replace("-", "−")
 
 
+def typeset(text: str) -> str:
+    """Hyphens before numbers as minus signs; words, dates and options keep theirs."""
+    return re.sub(r"(?<![\w-])-(?=\d)", "−", text)
+
+
 def claim_measured(finding: Finding) -> Number | None:
     """The number of a finding in its own unit: points, percent, or the judge's scale."""
     if finding.estimate is None:
         return None
     return Number(finding.estimate, 1.0, 2) if finding.unit == "score" else Number(finding.estimate)
+
+
+def claim_unit(finding: Finding) -> str:
+    """The unit behind the number of a finding, empty on the judge's own scale."""
+    return {"score": "", "points": "points"}.get(finding.unit, "%")
 
 
 def overview(cells: Sequence[Cell], pairs: Sequence[Pair], scores: Scores) -> Table:
@@ -68,21 +82,35 @@ def overview(cells: Sequence[Cell], pairs: Sequence[Pair], scores: Scores) -> Ta
         row: list[str | Number] = [cell.name, samples(cell), steps(cell)]
         row += [Number(found.average) if found and found.average else NOT_STATED for found in averages]
         if pairs:
-            own = "50 by definition" if cell.name == against else NOT_STATED
+            own = EVEN if cell.name == against else NOT_STATED
             row.append(Number(rates[cell.name]) if cell.name in rates else own)
         rows.append(row)
     kept = [i for i in range(len(columns)) if any(row[i] != NOT_STATED for row in rows)]
-    return Table("The cells under both paradigms, in %", [columns[i] for i in kept], [[row[i] for i in kept] for row in rows])
+    shown = [[row[i] for i in kept] for row in rows]
+    return Table("The cells under both paradigms, in %", [columns[i] for i in kept], shown, _different_steps(cells))
+
+
+def _different_steps(cells: Sequence[Cell]) -> str:
+    """A warning where cells were trained for different numbers of steps, with the extremes; else empty."""
+    found = {cell.name: int(cell.summary["finetune"]["steps"]) for cell in cells if not cell.untouched}
+    if len(set(found.values())) < 2:
+        return ""
+    least, most = min(found, key=lambda name: found[name]), max(found, key=lambda name: found[name])
+    told = f"from {found[least]:,} steps ({least}) to {found[most]:,} ({most})"
+    return f"Training differs in length, {told}: a difference between these cells may come from steps as well as from data."
 
 
 def samples(cell: Cell) -> str:
+    """What the cell was trained on; of several sources, each with its share of the loss."""
+    cards = cell.summary["card"]["sources"]
+    shares = [f" ({cards[source]['loss_share'] * 100:.0f} % of the loss)" for source in cards] if len(cards) > 1 else [""]
     parts = [f"{count:,} {source}" for source, count in cell.summary["samples"].items()]
-    return " + ".join(parts) or "none: the untouched base"
+    return " + ".join(map("".join, zip(parts, shares, strict=True))) if parts else "none: the untouched base"
 
 
 def steps(cell: Cell) -> str:
     finetune = cell.summary["finetune"]
-    return f"{finetune['steps']:,} ({finetune['epochs']:g} epochs)" if finetune else NOT_STATED
+    return f"{finetune['steps']:,} ({finetune['epochs']:.3g} epochs)" if finetune else NOT_STATED
 
 
 def category_table(cells: Sequence[Cell], scores: Scores, prompting: str) -> Table | None:
@@ -103,8 +131,52 @@ def category_table(cells: Sequence[Cell], scores: Scores, prompting: str) -> Tab
     note += f" Not part of the average: {', '.join(outside)}." if outside else ""
     missing = sorted({label for cell in asked for label in cell.suites[prompting].not_asked})
     note += f" Not asked this way: {', '.join(missing)}." if missing else ""
-    words = "raw prompts" if prompting == "raw" else "in the template"
-    return Table(f"Categories, {words}, in %", ["category", *(cell.name for cell in asked)], rows, note)
+    return Table(f"Categories, {WORDS[prompting]}, in %", ["category", *(cell.name for cell in asked)], rows, note)
+
+
+def task_table(cells: Sequence[Cell], scores: Scores, prompting: str) -> Table:
+    """Plain accuracies of every task; a dagger marks those that are not above chance."""
+    asked = [cell for cell in cells if prompting in cell.suites]
+    tasks = {label: task for cell in asked for label, task in cell.suites[prompting].tasks.items()}
+    rows: list[list[str | Number]] = []
+    for label, task in tasks.items():
+        row: list[str | Number] = [label, task.category, task.measure, f"{len(task.correct):,}", f"{task.baseline * 100:g}"]
+        for cell in asked:
+            found = scores.cells[cell.name][prompting].tasks.get(label)
+            row.append(Number(found, mark="†" if found.low <= task.baseline else "") if found else NOT_STATED)
+        rows.append(row)
+    note = "Accuracy in %, not rescaled. † not above chance: the interval reaches chance or less."
+    parted = [label for label, task in tasks.items() if task.parts]
+    note += f" Means over the categories of their items: {', '.join(parted)}." if parted else ""
+    columns = ["task", "category", "scored by", "items", "chance", *(cell.name for cell in asked)]
+    return Table(f"Tasks, {WORDS[prompting]}, in %", columns, rows, note)
+
+
+def telling(cells: Sequence[Cell], scores: Scores, prompting: str) -> list[str]:
+    """What the numbers under one prompting cannot tell apart: tasks at chance for every cell, tasks near all correct."""
+    asked = [cell for cell in cells if prompting in cell.suites]
+    tasks = {label: task for cell in asked for label, task in cell.suites[prompting].tasks.items()}
+    found = {
+        label: [scores.cells[cell.name][prompting].tasks[label] for cell in asked if label in cell.suites[prompting].tasks]
+        for label in tasks
+    }
+    chance = [label for label, own in found.items() if all(one.low <= tasks[label].baseline for one in own)]
+    several = [name for name in at_chance(cells, scores, prompting) if len(tasks_of(tasks, name)) > 1]
+    chance += [f"the category {name} as a whole" for name in several]
+    ceiling = [label for label, own in found.items() if all(one.low >= CEILING for one in own)]
+    where, told = WORDS[prompting], []
+    if chance:
+        told.append(
+            f"No cell is above chance in {', '.join(chance)} ({where}), so differences between cells there say nothing."
+        )
+    if ceiling:
+        near = f"{CEILING * 100:g} % correct in {', '.join(ceiling)} ({where})"
+        told.append(f"Every cell is clearly above {near}, which leaves no room for differences.")
+    return told
+
+
+def tasks_of(tasks: Mapping[str, Task], category: str) -> list[str]:
+    return [label for label, task in tasks.items() if task.category == category]
 
 
 def at_chance(cells: Sequence[Cell], scores: Scores, prompting: str) -> list[str]:
@@ -112,91 +184,6 @@ def at_chance(cells: Sequence[Cell], scores: Scores, prompting: str) -> list[str
     found = [scores.cells[cell.name][prompting].categories for cell in cells if prompting in cell.suites]
     names = dict.fromkeys(name for categories in found for name in categories)
     return [name for name in names if all(own[name].low <= 0 for own in found if name in own)]
-
-
-def partner_tables(cells: Sequence[Cell], scores: Scores, prompting: str) -> list[Table]:
-    """Exact match beside likelihood on the same questions, by group where items carry one; plain accuracies."""
-    return [_partner_table(cells, scores, prompting, *couple) for couple in _partners(cells, prompting)]
-
-
-def _partner_table(cells: Sequence[Cell], scores: Scores, prompting: str, exact: Task, likely: Task) -> Table:
-    groups = sorted({group for group in [*exact.groups, *likely.groups] if group})
-    columns = ["cell"]
-    for measure in ("exact match", "likelihood"):
-        columns += [f"{measure}, {group}" for group in groups] or [measure]
-    rows: list[list[str | Number]] = []
-    for cell in cells:
-        found = scores.cells[cell.name].get(prompting)
-        if found is None:
-            continue
-        row: list[str | Number] = [cell.name]
-        for label in (exact.label, likely.label):
-            own = found.groups.get(label, {})
-            values = [own.get(group) for group in groups] or [found.tasks.get(label)]
-            row += [Number(value) if value else NOT_STATED for value in values]
-        rows.append(row)
-    chance = f"chance is {exact.baseline * 100:g} for exact match and {likely.baseline * 100:g} for likelihood"
-    note = f"Accuracy in %, not rescaled; {chance}."
-    if groups == ["elicitation", "injection"]:
-        note += " Elicitation: facts met in pretraining. Injection: facts met only in fine-tuning."
-    words = "raw prompts" if prompting == "raw" else "in the template"
-    return Table(f"{exact.label} and {likely.label}: the same questions written out and ranked, {words}", columns, rows, note)
-
-
-def _partners(cells: Sequence[Cell], prompting: str) -> list[tuple[Task, Task]]:
-    """Couples of tasks that ask the same questions by exact match and by likelihood, each couple once."""
-    found: dict[frozenset[str], tuple[Task, Task]] = {}
-    for cell in cells:
-        tasks = cell.suites[prompting].tasks if prompting in cell.suites else {}
-        for task in tasks.values():
-            other = tasks.get(task.partner) if task.partner else None
-            if other is not None and other.measure != task.measure:
-                couple = (task, other) if task.measure == "exact match" else (other, task)
-                found.setdefault(frozenset((task.label, other.label)), couple)
-    return list(found.values())
-
-
-def totals_table(cells: Sequence[Cell]) -> Table:
-    """What every cell was trained on and for how long; the untouched base has a row of dashes."""
-    keys = list(dict.fromkeys(key for cell in cells for key in cell.summary["card"] if key != "sources"))
-    rows = []
-    for cell in cells:
-        data, finetune = cell.summary["card"], cell.summary["finetune"]
-        loss = f"{finetune['first_loss']:.2f} → {finetune['last_loss']:.2f}" if finetune else NOT_STATED
-        rows.append([cell.name, *(_plain(data.get(key)) for key in keys), steps(cell), loss])
-    return Table("Totals", ["cell", *(key.replace("_", " ") for key in keys), "steps", "loss, first → last step"], rows)
-
-
-def sources_table(cells: Sequence[Cell]) -> Table | None:
-    """One row for each source of each cell: what was kept and lost, its shares, and how varied it is."""
-    rows = [
-        [
-            cell.name,
-            name,
-            f"{own['kept']:,} of {own['available']:,}",
-            f"{own['dropped']:,} / {own['truncated']:,}",
-            f"{own['tokens']:,}",
-            *(f"{own[key] * 100:.1f} %" for key in ("document_share", "token_share", "loss_share")),
-            _plain(own.get("distinct_facts")),
-            _plain(own.get("distinct_templates")),
-            {True: "repeats", False: "no", None: NOT_STATED}[own.get("repetition")],
-            _plain(own.get("licence")),
-        ]
-        for cell in cells
-        for name, own in cell.summary["card"]["sources"].items()
-    ]
-    columns = ["cell", "source", "kept", "dropped / truncated", "tokens", "of documents", "of tokens", "of the loss"]
-    columns += ["distinct facts", "distinct templates", "repetition", "licence"]
-    note = "Kept: samples drawn, of those the source offers. Of the loss: share of the tokens that are trained on."
-    return Table("Sources", columns, rows, note) if rows else None
-
-
-def _plain(value: Any) -> str:
-    if value is None:
-        return NOT_STATED
-    if isinstance(value, float):
-        return f"{value:.3g}"
-    return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
 
 
 def even(like: Estimate) -> Estimate:
