@@ -38,7 +38,8 @@ def run(cells: list[Study]) -> Path:
     waiting = [study for study in cells if not (folder_of(study) / "summary.json").is_file()]
     if waiting:
         print(
-            f"{len(waiting)} of {len(cells)} cells to make: {duration(waiting)} at the speed that hardware={cells[-1].hardware.name} states",
+            f"{len(waiting)} of {len(cells)} cells to make: {duration(waiting)} at the speed stated for "
+            f"hardware={cells[-1].hardware.name}",
             flush=True,
         )
     expected = {_key(at, study, stage): time for at, study in enumerate(cells, 1) for stage, time in seconds(study).items()}
