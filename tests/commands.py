@@ -85,11 +85,11 @@ def call(
 
 
 def numbers(folder: Path) -> dict[str, Any]:
-    """Every file of cells, pairs and studies below ``folder``, but for pages and leftovers: hashes, and JSON values."""
+    """Every file of cells, pairs and studies below ``folder``, but for pages, their short forms and leftovers: hashes or JSON values."""
     found: dict[str, Any] = {}
     for path in sorted(folder.rglob("*")):
         name = path.relative_to(folder)
-        if path.is_file() and path.suffix != ".html" and not any(part.startswith(".") for part in name.parts):
+        if path.is_file() and path.suffix not in (".html", ".md") and not any(part.startswith(".") for part in name.parts):
             content = path.read_bytes()
             numeric = path.suffix == ".json"
             found[str(name)] = _result(json.loads(content)) if numeric else hashlib.sha256(content).hexdigest()

@@ -98,9 +98,7 @@ def test_the_micro_world_makes_no_source_of_another_name(
     assert "source 'martian' is not one of the micro-world's" in said
 
 
-@pytest.mark.parametrize(
-    ("content", "said"), [("", "holds no prompt"), ('{"q": 1}\n', "has no prompt"), ("{", "line 1")]
-)
+@pytest.mark.parametrize(("content", "said"), [("", "holds no prompt"), ('{"q": 1}\n', "has no prompt"), ("{", "line 1")])
 def test_bad_prompts_are_found_before_any_cell_is_trained(
     content: str, said: str, tiny: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -13,9 +13,9 @@ from limit_lab.compose import compose
 from limit_lab.config import Data, Mixture, Source, Study
 from limit_lab.errors import DataError
 from limit_lab.microworld.checkpoint import SHIPPED
-from limit_lab.mixture.mix import Mixed, _repeats, mix
+from limit_lab.mixture.mix import Mixed, mix
 from limit_lab.mixture.selection import draw
-from limit_lab.mixture.sources import Row, read
+from limit_lab.mixture.sources import read
 from limit_lab.model.loading import load_tokenizer
 from limit_lab.prompt import Tokenizer, document, prompt_ids
 
@@ -155,28 +155,6 @@ def test_facts_and_templates_are_counted_where_they_are_known(study: Study, toke
     assert cards["lima"]["distinct_facts"] == len({fact for row in drawn for fact in row.facts}) > 0
     assert cards["lima"]["distinct_templates"] == len({row.template for row in drawn}) > 1
     assert [cards["short"][key] for key in ("distinct_facts", "distinct_templates", "repetition")] == [None, None, False]
-
-
-def facts(*rows: str) -> list[Row]:
-    return [Row(index=n, prompt="p", response="r", facts=tuple(letters)) for n, letters in enumerate(rows)]
-
-
-@pytest.mark.parametrize(
-    ("rows", "repeats"),
-    [
-        (["a", "b", "a", "b"], True),
-        (["ab", "c", "a", "cb"], True),
-        (["a", "b", "a", "c"], False),
-        (["a", "a"], True),
-        (["a", "b"], False),
-        (["a", "b", "b"], False),  # the middle row of an odd number belongs to the second half
-        (["a"], False),
-        (["", "a", "", ""], True),
-    ],
-)
-def test_a_sample_repeats_when_its_second_half_brings_no_new_fact(rows: list[str], repeats: bool) -> None:
-    drawn = facts(*rows)
-    assert _repeats(drawn, {fact for row in drawn for fact in row.facts}) == repeats
 
 
 def test_a_small_draw_of_the_world_does_not_repeat(study: Study, tokenizer: Tokenizer) -> None:

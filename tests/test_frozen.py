@@ -1,0 +1,52 @@
+"""What is fixed beforehand: the shipped study states its fingerprint, and any tuning changes it."""
+
+from __future__ import annotations
+
+import pytest
+
+from limit_lab.compose import compose
+from limit_lab.config import fingerprint
+from limit_lab.frozen import fixed, statement
+from limit_lab.grid import cells
+from limit_lab.microworld.checkpoint import SHIPPED
+from limit_lab.model.bases import content
+
+SHIPPED_STUDY = ["+experiment=micro_limit"]
+
+
+def said(*overrides: str) -> str:
+    given = [*SHIPPED_STUDY, *overrides]
+    return statement(cells(compose(given), given), content(SHIPPED))
+
+
+@pytest.mark.parametrize(
+    "outside", ["seeds.training=3", "runs=elsewhere", "hardware.micro_batch=4doc", "microworld.part=development"]
+)
+def test_what_the_fixed_rest_is_tried_on_stays_outside(outside: str) -> None:
+    assert said(outside) == said()
+
+
+@pytest.mark.parametrize(
+    "tuned",
+    [
+        "finetune.learning_rate=2e-3",
+        "gauntlet.average=[world_knowledge]",
+        "gauntlet.tasks.0.shots=1",
+        "answers.max_new_tokens=60",
+        "judge.tie_margin=0.4",
+        "study.predicates.0.margin=0.01",
+    ],
+)
+def test_tuning_makes_a_study_exploratory(tuned: str) -> None:
+    assert said(tuned).startswith("Exploratory: ")
+
+
+def test_another_base_makes_a_study_exploratory() -> None:
+    study = cells(compose(SHIPPED_STUDY), SHIPPED_STUDY)
+    assert statement(study, {"model.safetensors": "other"}).startswith("Exploratory: ")
+
+
+def test_a_study_without_a_fingerprint_is_told_its_own() -> None:
+    study = cells(compose([]), [])
+    found = fingerprint(fixed(study, content(SHIPPED)))
+    assert f"study.frozen={found}" in statement(study, content(SHIPPED))
