@@ -85,7 +85,7 @@ def call(
 
 
 def numbers(folder: Path) -> dict[str, Any]:
-    """Every file of cells, pairs and studies below ``folder``, but for pages, their short forms and leftovers: hashes or JSON values."""
+    """Every file of cells, pairs and studies below ``folder`` but for pages: hashes, and JSON values."""
     found: dict[str, Any] = {}
     for path in sorted(folder.rglob("*")):
         name = path.relative_to(folder)
