@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -95,6 +96,7 @@ def _world_content(name: str, seed: int) -> str:
     return fingerprint({"world": seed, "version": VERSION, "source": name})
 
 
+@lru_cache(maxsize=8)  # seconds for 60,000 rows, and every cell of a study asks twice
 def _embedded(name: str, seed: int) -> Rows:
     from limit_lab.microworld import samples
     from limit_lab.microworld.world import World
