@@ -30,6 +30,8 @@ LAYERS = (
     ("mixture", "finetune", "gauntlet", "judge", "microworld"),
     ("preflight",),
     ("plan", "grid", "report", "frozen"),
+    ("cell",),
+    ("side_by_side",),
     ("study",),
     ("help",),
     ("__main__",),

@@ -208,12 +208,13 @@ class Hardware:
     strategy: str = "single"  # single | zero3
     micro_batch: str = "8doc"  # documents per forward pass and device
     threads: int | None = None  # of this process; null: as many as OMP_NUM_THREADS or the machine says
+    cells: int | None = 1  # made at the same time, each by its own process; null: as many as cores and threads allow
     tflops: float = 0.0  # bf16 peak per device, for the plan
     mfu: float = 0.4  # assumed share of the peak, for the plan
 
     def __post_init__(self) -> None:
         documents(self.micro_batch, name="hardware.micro_batch")
-        for name, number in (("devices", self.devices), ("nodes", self.nodes)):
+        for name, number in (("devices", self.devices), ("nodes", self.nodes), ("cells", self.cells or 1)):
             if number < 1:
                 raise ConfigError(f"hardware.{name}={number} leaves nothing to run on: use 1 or more.")
         _one_of("hardware.accelerator", self.accelerator, ("cpu", "gpu"))

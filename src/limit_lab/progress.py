@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
-from typing import Self
+from typing import Literal, Protocol, Self
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
@@ -28,13 +28,22 @@ def by_part(move: Move, parts: Sequence[str]) -> Callable[[str, int, int], None]
     return moved
 
 
+class Stages(Protocol):
+    """What a cell tells about its stages."""
+
+    def begin(self, key: str) -> Move:
+        """A stage starts; the returned function moves it on."""
+
+    def end(self, key: str) -> None:
+        """A stage is over; one that never began was found done."""
+
+
 class StudyProgress:
     """Stages by key with their expected seconds; those found done shrink the total."""
 
     def __init__(self, expected: Mapping[str, float | None], console: Console | None = None) -> None:
         self._weights = {key: UNKNOWN if seconds is None else seconds for key, seconds in expected.items()}
-        self._done = 0.0
-        self._begun = ""
+        self._shares: dict[str, float] = {}
         shown = console or Console(stderr=True)
         columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:>3.0f} %"))
         times = (TimeElapsedColumn(), TextColumn("gone,"), TimeRemainingColumn(), TextColumn("left"))
@@ -48,7 +57,8 @@ class StudyProgress:
 
     @property
     def completed(self) -> float:
-        return self._bar.tasks[0].completed
+        """Expected seconds of what is done since the start."""
+        return sum(self._weights[key] * share for key, share in self._shares.items())
 
     def __enter__(self) -> Self:
         self._bar.start()
@@ -58,19 +68,18 @@ class StudyProgress:
         self._bar.stop()
 
     def begin(self, key: str) -> Move:
-        """A stage starts; the returned function moves the bar through it."""
-        self._begun = key
-        self._bar.update(self._task, description=key)
-
-        def move(done: int, of: int) -> None:
-            self._bar.update(self._task, completed=self._done + self._weights[key] * min(done / max(of, 1), 1.0))
-
-        return move
+        self.take("begin", key)
+        return lambda done, of: self.take("move", key, done / max(of, 1))
 
     def end(self, key: str) -> None:
-        """A stage is over; one that never began was found done and counts no longer."""
-        if self._begun == key:
-            self._done += self._weights[key]
-        else:
+        self.take("end", key)
+
+    def take(self, what: Literal["begin", "move", "end"], key: str, share: float = 0.0) -> None:
+        """One report on a stage: it begins, has reached ``share`` of its work, or ends."""
+        if what == "end" and key not in self._shares:
             self._weights[key] = 0.0
-        self._bar.update(self._task, completed=self._done, total=self.total)
+        else:
+            self._shares[key] = 1.0 if what == "end" else min(share, 1.0)
+        if what == "begin":
+            self._bar.update(self._task, description=key)
+        self._bar.update(self._task, completed=self.completed, total=self.total)

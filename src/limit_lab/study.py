@@ -2,27 +2,19 @@
 
 from __future__ import annotations
 
-import shlex
-import sys
-from collections.abc import Callable, Mapping
-from functools import partial
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from limit_lab import provenance, store
-from limit_lab.config import DISPLAY, NUMERICS, Study, fingerprint, plain
+from limit_lab import cell, provenance, side_by_side, store
+from limit_lab.cell import command
+from limit_lab.config import Study
 from limit_lab.errors import DataError
 from limit_lab.estimate import seconds
 from limit_lab.frozen import statement
 from limit_lab.plan import duration
-from limit_lab.progress import Move, StudyProgress, by_part
-from limit_lab.prompt import prompt_ids, template
-
-if TYPE_CHECKING:
-    from limit_lab.mixture.mix import Mixed
-
-#: Starts a stage's progress.
-Begin = Callable[[], Move]
+from limit_lab.progress import StudyProgress
+from limit_lab.side_by_side import at_once
 
 
 def run(cells: list[Study]) -> Path:
@@ -34,21 +26,34 @@ def run(cells: list[Study]) -> Path:
 
     root = Path(cells[0].runs)
     for study in cells:
-        _ready(study)
-    waiting = [study for study in cells if not (folder_of(study) / "summary.json").is_file()]
-    if waiting:
-        print(
-            f"{len(waiting)} of {len(cells)} cells to make: {duration(waiting)} at the speed stated for "
-            f"hardware={cells[-1].hardware.name}",
-            flush=True,
-        )
-    expected = {_key(at, study, stage): time for at, study in enumerate(cells, 1) for stage, time in seconds(study).items()}
-    with StudyProgress(expected) as progress:
-        made = [_cell(study, number, len(cells), progress) for number, study in enumerate(cells, 1)]
+        cell.ready(study)
+    made = _made(cells)
     pairs = _pairs(cells, made)
-    record = {"cells": made, "pairs": pairs, "command": _command(), "base": content(base_folder(cells[-1]))}
+    record = {"cells": made, "pairs": pairs, "command": command(), "base": content(base_folder(cells[-1]))}
     store.write_json(root / "studies" / cells[-1].study.name / "study.json", record)
     return report(cells)
+
+
+def _made(cells: list[Study]) -> list[str]:
+    """Make every cell, those without a summary side by side where the hardware says so; returns their ids."""
+    numbered = list(enumerate(cells, 1))
+    waiting = [(at, study) for at, study in numbered if not (cell.folder_of(study) / "summary.json").is_file()]
+    expected = {cell.key(at, study, stage): time for at, study in numbered for stage, time in seconds(study).items()}
+    workers = at_once(cells[-1], len(waiting))
+    if waiting:
+        together = f", {workers} at a time" if workers > 1 else ""
+        speed = f"at the speed stated for hardware={cells[-1].hardware.name}"
+        print(
+            f"{len(waiting)} of {len(cells)} cells to make{together}: {duration([one for _, one in waiting])} {speed}",
+            flush=True,
+        )
+    with StudyProgress(expected) as progress:
+        if workers > 1:
+            side_by_side.make(waiting, len(cells), workers, progress)
+            numbered = [pair for pair in numbered if pair not in waiting]
+        for at, study in numbered:
+            cell.make(study, at, len(cells), progress)
+    return [cell.folder_of(study).name for study in cells]
 
 
 def report(cells: list[Study]) -> Path:
@@ -100,227 +105,10 @@ def _facts(source: Mapping[str, Any]) -> str:
 def export(cells: list[Study]) -> None:
     """Print the exported folder of every finished cell. Raises: DataError for a cell that is not finished."""
     for study in cells:
-        folder = folder_of(study) / "export"
+        folder = cell.folder_of(study) / "export"
         if not (folder / "model" / "config.json").is_file() and study.mixture.samples:
             raise DataError(f"{folder} is not there yet: run the same command with do=study first.")
-        print(f"{study.mixture.name}: {model_folder(study)}")
-
-
-def identity(study: Study) -> dict[str, Any]:
-    """What a cell is: content hashes, mixture, prompt format, recipe and seeds. Devices, paths and display never count."""
-    from limit_lab.mixture import sources
-    from limit_lab.model.bases import base_folder, content
-
-    seed = study.microworld.seed
-    recipe = {key: value for key, value in plain(study.finetune).items() if key not in ("name", *DISPLAY)}
-    return {
-        "numerics": NUMERICS,
-        "base": content(base_folder(study)),
-        "samples": study.mixture.samples,
-        "selection": study.mixture.selection,
-        "sources": {name: sources.content(name, study.data, world_seed=seed) for name in study.mixture.samples},
-        "prompt": template(study.prompt.format),
-        "recipe": recipe if study.mixture.samples else None,
-        "seeds": plain(study.seeds) if study.mixture.samples else None,
-    }
-
-
-def folder_of(study: Study) -> Path:
-    """The cell's folder, named by mixture and fingerprint; what is asked of the development part is kept apart."""
-    part = "-development" if study.model.embedded and study.microworld.part == "development" else ""
-    return Path(study.runs) / "cells" / f"{study.mixture.name}-{fingerprint(identity(study))}{part}"
-
-
-def model_folder(study: Study) -> Path:
-    """The folder whose model the evaluations see: the export, or the base itself for mixture=none."""
-    from limit_lab.model.bases import base_folder
-
-    return folder_of(study) / "export" / "model" if study.mixture.samples else base_folder(study)
-
-
-def _ready(study: Study) -> None:
-    """Read all that a cell will need before any cell is trained: its mixture, the gauntlet's rows, the open prompts.
-
-    Raises: DataError for what would otherwise stop the study hours later.
-    """
-    from limit_lab.gauntlet import tasks
-    from limit_lab.mixture.mix import mix as mix_rows
-    from limit_lab.model.bases import base_folder, gauntlet_data, open_prompts, tokenizer_of
-
-    if not (folder_of(study) / "summary.json").is_file():
-        from limit_lab.model.loading import read_config
-
-        read_config(base_folder(study))
-        tokenizer = tokenizer_of(study)
-        if study.mixture.samples:
-            mix_rows(study, tokenizer)
-    data = gauntlet_data(study)
-    tasks.require_files(study.gauntlet, study.gauntlet.tasks, data)
-    for task in study.gauntlet.tasks:
-        tasks.read(task, data)
-    open_prompts(study)
-
-
-def _key(number: int, study: Study, stage: str) -> str:
-    return f"cell {number} {study.mixture.name}: {stage}"
-
-
-def _cell(study: Study, number: int, of: int, progress: StudyProgress) -> str:
-    folder = folder_of(study)
-    with store.locked(folder):
-        print(f"cell {number}/{of}  {folder.name}", flush=True)
-        mark = {"cell": fingerprint(identity(study))}
-        at = partial(_key, number, study)
-        trained: dict[str, Any] = {"card": _no_card(study), "finetune": None}
-        if study.mixture.samples:
-            trained = _trained(study, folder, mark, partial(progress.begin, at("finetune")))
-            progress.end(at("finetune"))
-        gauntlet: dict[str, Any] = {"suite": study.gauntlet.name}
-        for prompting in study.gauntlet.prompting:
-            gauntlet[prompting] = _gauntlet(study, folder, mark, prompting, partial(progress.begin, at(prompting)))
-            progress.end(at(prompting))
-        answers = _answers(study, folder, mark, partial(progress.begin, at("answers")))
-        progress.end(at("answers"))
-        summary = {
-            "schema": store.SCHEMA,
-            "kind": "cell",
-            "id": folder.name,
-            "fingerprint": mark["cell"],
-            "label": study.mixture.name,
-            "model": study.model.name,
-            "samples": study.mixture.samples,
-            "seeds": study.seeds,
-            "command": _command(),
-            "config": study,
-            **trained,
-            "gauntlet": gauntlet,
-            "answers": answers,
-            "provenance": provenance.collect(),
-        }
-        store.write_json(folder / "summary.json", summary)
-    return folder.name
-
-
-def _no_card(study: Study) -> dict[str, Any]:
-    return {"documents": 0, "tokens": 0, "target_tokens": 0, "sources": {}, "prompt_format": study.prompt.format}
-
-
-def _trained(study: Study, folder: Path, mark: Mapping[str, str], begin: Begin) -> dict[str, Any]:
-    """Mix, fine-tune and export, each as a stage; the export is what makes the training count."""
-    if store.done(folder / "export", mark):
-        outputs: dict[str, Any] = store.read_json(folder / "export" / "manifest.json")["outputs"]
-        return outputs
-    from limit_lab.mixture.mix import mix as mix_rows
-    from limit_lab.model.bases import base_folder, tokenizer_of
-
-    base = base_folder(study)
-    mixed = mix_rows(study, tokenizer_of(study))
-
-    def work(place: Path) -> dict[str, Any]:
-        return _finetune(study, mixed, base, folder, mark, place, begin())
-
-    return store.stage(folder / "export", mark, work)
-
-
-def _finetune(
-    study: Study, mixed: Mixed, base: Path, folder: Path, mark: Mapping[str, str], place: Path, move: Move
-) -> dict[str, Any]:
-    from limit_lab.finetune.train import train
-    from limit_lab.model.export import export as export_model
-    from limit_lab.model.loading import load_model
-
-    model = load_model(base)
-
-    def work(training: Path) -> dict[str, Any]:
-        print(f"  finetune: {mixed.card['documents']:,} documents, {mixed.card['tokens']:,} tokens, {study.finetune.duration}")
-        seed = study.seeds.training
-        outcome = train(model, mixed.documents, study.finetune, study.hardware, training, seed=seed, progress=move)
-        export_model(model, base, place / "model", card=_model_card(study, mixed.card))
-        (training / "checkpoint.ckpt").unlink(missing_ok=True)
-        return outcome
-
-    if not (place / "model").is_dir():  # a training whose export was deleted has to be done again
-        (folder / "finetune" / "manifest.json").unlink(missing_ok=True)
-    return {"card": mixed.card, "finetune": store.stage(folder / "finetune", mark, work)}
-
-
-def _model_card(study: Study, card: Mapping[str, Any]) -> str:
-    sources = "\n".join(f"- {name}: {one['kept']} samples, licence: {one['licence']}" for name, one in card["sources"].items())
-    return f"# {study.model.name} fine-tuned on {study.mixture.name}\n\nPrompt format: {study.prompt.format}\n\n{sources}\n"
-
-
-def _gauntlet(study: Study, folder: Path, mark: Mapping[str, str], prompting: str, begin: Begin) -> dict[str, Any]:
-    from limit_lab.model.bases import gauntlet_data
-
-    data = gauntlet_data(study)
-    tasks = {task.label: store.sha256(data / task.file) for task in study.gauntlet.tasks}
-    suite = {key: value for key, value in plain(study.gauntlet).items() if key not in ("data", "batch_tokens", "tokens")}
-    inputs = {**mark, "suite": suite, "files": tasks, "prompting": prompting, "part": study.microworld.part}
-
-    def work(place: Path) -> dict[str, Any]:
-        from limit_lab.gauntlet import evaluate
-        from limit_lab.model.bases import tokenizer_of
-        from limit_lab.model.loading import load_model
-
-        print(f"  gauntlet: {study.gauntlet.name}, {prompting}", flush=True)
-        return evaluate(
-            load_model(model_folder(study)),
-            tokenizer_of(study),
-            study.gauntlet,
-            data,
-            place,
-            prompting=prompting,
-            prompt_format=study.prompt.format,
-            progress=by_part(begin(), [task.label for task in study.gauntlet.tasks if prompting == "raw" or task.template]),
-        )
-
-    return store.stage(folder / "gauntlet" / prompting, inputs, work)
-
-
-def _answers(study: Study, folder: Path, mark: Mapping[str, str], begin: Begin) -> dict[str, Any]:
-    from limit_lab.model.bases import open_prompts
-
-    prompts = open_prompts(study)
-    decoding = {key: value for key, value in plain(study.answers).items() if key not in ("name", "prompts", "batch")}
-    inputs = {**mark, "decoding": decoding, "prompts": fingerprint(prompts)}
-
-    def work(place: Path) -> dict[str, Any]:
-        from limit_lab.model.answering import Decoding, answer
-        from limit_lab.model.bases import tokenizer_of
-        from limit_lab.model.loading import load_model
-
-        print(f"  answers: {len(prompts)} prompts", flush=True)
-        how, tokenizer, model = study.answers, tokenizer_of(study), load_model(model_folder(study))
-        ids = [prompt_ids(tokenizer, row["prompt"], study.prompt.format) for row in prompts]
-        rows = []
-        move = by_part(begin(), [str(seed) for seed in how.seeds])
-        for seed in how.seeds:
-            shape = Decoding(
-                max_new_tokens=how.max_new_tokens, temperature=how.temperature, top_p=how.top_p, top_k=how.top_k, seed=seed
-            )
-            moved = partial(move, str(seed))
-            for index, out in enumerate(answer(model, ids, tokenizer.eos_token_id, shape, batch=how.batch, progress=moved)):
-                text = tokenizer.decode(out, skip_special_tokens=True).strip()
-                ended = out[-1] == tokenizer.eos_token_id
-                row = {
-                    "index": index,
-                    "prompt": prompts[index]["prompt"],
-                    "answer": text,
-                    "ended": ended,
-                    "tokens": len(out),
-                }
-                rows.append({**row, "seed": seed, "cluster": prompts[index]["cluster"], "unseen": prompts[index]["unseen"]})
-        store.write_rows(place / "answers.jsonl", rows)
-        ended_share = sum(row["ended"] for row in rows) / len(rows)
-        words = sum(len(str(row["answer"]).split()) for row in rows) / len(rows)
-        return {
-            "prompts": len(prompts),
-            "words_mean": words,
-            "hit_limit_share": 1 - ended_share,
-            "ended_share": ended_share,
-        }
-
-    return store.stage(folder / "answers", inputs, work)
+        print(f"{study.mixture.name}: {cell.model_folder(study)}")
 
 
 def _pairs(cells: list[Study], made: list[str]) -> list[str]:
@@ -352,7 +140,3 @@ def _pair(study: Study, cell: str, baseline: str) -> str:
     with store.locked(folder.with_name(f".{folder.name}")):
         store.stage(folder, inputs, work)
     return folder.name
-
-
-def _command() -> str:
-    return shlex.join(["python", "-m", "limit_lab", *sys.argv[1:]])
