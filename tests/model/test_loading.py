@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -122,3 +123,17 @@ def test_a_tokenizer_without_eos_is_refused(folder: Path) -> None:
     (folder / "tokenizer_config.json").write_text('{"tokenizer_class": "PreTrainedTokenizerFast"}', encoding="utf-8")
     with pytest.raises(ModelError, match=r"has no eos token: name one in its tokenizer_config.json"):
         load_tokenizer(folder)
+
+
+def test_a_text_beyond_the_limit_of_its_tokenizer_warns_of_nothing(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    shutil.copytree(SHIPPED, tmp_path / "model")
+    config = tmp_path / "model" / "tokenizer_config.json"
+    config.write_text(json.dumps({**json.loads(config.read_text()), "model_max_length": 8}), encoding="utf-8")
+    tokenizer = load_tokenizer(tmp_path / "model")
+    library = logging.getLogger("transformers")
+    library.addHandler(caplog.handler)
+    try:
+        assert len(tokenizer.encode("one " * 20, add_special_tokens=False)) >= 20
+    finally:
+        library.removeHandler(caplog.handler)
+    assert not caplog.records

@@ -57,7 +57,10 @@ class World:
     """The ground truth of the embedded world, with the facts-only score and the verdicts under random weightings."""
 
     measure = "win_rate"
-    note = "ground truth of the embedded world; no negation, no paraphrase, never compared with people"
+    note = (
+        "ground truth of the embedded world; no negation, no paraphrase, never compared with people; random weightings keep "
+        "every sign and multiply every size by a uniform number from 0 to 2"
+    )
 
     def __init__(self, seed: int) -> None:
         from limit_lab.microworld import ground_truth, world

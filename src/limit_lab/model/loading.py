@@ -14,6 +14,9 @@ from limit_lab.errors import ModelError
 from limit_lab.model.mpt import MPT, MPTConfig
 from limit_lab.prompt import Tokenizer
 
+#: What transformers' tokenizers take for no limit.
+NO_LIMIT = int(1e30)
+
 
 def load_tokenizer(folder: Path) -> Tokenizer:
     """The folder's fast tokenizer. Raises: ModelError when there is none or it has no end-of-sequence token."""
@@ -29,6 +32,8 @@ def load_tokenizer(folder: Path) -> Tokenizer:
         raise ModelError(f"{folder}/tokenizer.json cannot be read ({reason}): copy the tokenizer again.") from error
     if tokenizer.eos_token_id is None:
         raise ModelError(f"the tokenizer in {folder} has no eos token: name one in its tokenizer_config.json.")
+    # lengths are checked and counted where they matter; the tokenizer would only warn about them
+    tokenizer.model_max_length = NO_LIMIT
     return cast(Tokenizer, tokenizer)
 
 
