@@ -81,7 +81,12 @@ def call(
     if file_limit is not None:
         environment |= {"FILE_LIMIT": str(file_limit), "PYTHONDONTWRITEBYTECODE": "1"}
     command = [sys.executable, "-m", "limit_lab", *arguments]
-    return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    return subprocess.run(command, env=environment, capture_output=True, text=True, check=False, preexec_fn=hear_interrupts)
+
+
+def hear_interrupts() -> None:
+    """Ctrl-C as in a terminal: a shell's background jobs inherit it ignored."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def numbers(folder: Path) -> dict[str, Any]:

@@ -17,7 +17,7 @@ import limit_lab
 from limit_lab import side_by_side
 from limit_lab.compose import compose
 from limit_lab.config import Hardware
-from tests.commands import call, groups, numbers
+from tests.commands import call, groups, hear_interrupts, numbers
 
 #: Two tiny cells, one document a step.
 TINY = ["+experiment=tiny", "finetune.duration=3step", "answers.limit=2", "study.mixtures=[lima_tiny]"]
@@ -56,7 +56,9 @@ def test_no_cell_outlives_its_study(sent: signal.Signals, tmp_path: Path) -> Non
     arguments = [*groups(tmp_path / "groups"), *TINY, "finetune.duration=100000step", f"runs={tmp_path / 'runs'}"]
     environment = os.environ | {"PYTHONPATH": str(Path(limit_lab.__file__).resolve().parent.parent), "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-m", "limit_lab", *arguments, "hardware.cells=2"]
-    study = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    study = subprocess.Popen(
+        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=hear_interrupts
+    )
 
     def metrics() -> list[Path]:
         return list((tmp_path / "runs").glob("cells/*/finetune/metrics.jsonl"))

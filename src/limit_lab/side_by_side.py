@@ -92,7 +92,8 @@ def _begin(reports: Any, stop: Any, parent: int) -> None:
     """Set up a process: it ends without a word on Ctrl-C, on ``stop`` and with its parent; all it leaves is resumable."""
     global _reports
     _reports = reports
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # else it is ignored, as behind nohup
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
     threading.Thread(target=_follow, args=(parent, stop), daemon=True).start()
 
 
