@@ -6,9 +6,11 @@ from pathlib import Path
 
 import pytest
 
+from limit_lab import plan
+from limit_lab import study as study_room
 from limit_lab.compose import compose
 from limit_lab.errors import ConfigError
-from limit_lab.grid import cells
+from limit_lab.grid import cells, shrunk
 from tests.folders import user_configs
 
 
@@ -67,3 +69,87 @@ def test_an_overlay_may_not_change_every_mixture_at_once(values: str, user: Path
     (user / "experiment" / "bad.yaml").write_text(f"# @package _global_\nmixture: {values}\n", encoding="utf-8")
     with pytest.raises(ConfigError, match="override /mixture"):
         names(["+experiment=bad"], user)
+
+
+def grid(user: Path, text: str) -> list[str]:
+    (user / "grid").mkdir(exist_ok=True)
+    (user / "grid" / "mine.yaml").write_text(f"# @package _global_\nstudy: {text}\n", encoding="utf-8")
+    return ["+grid=mine"]
+
+
+def test_a_grid_is_the_product_of_mixtures_and_axes(user: Path) -> None:
+    given = grid(user, "{mixtures: [none, lima, instruct], axes: {microworld.seed: [0, 3], seeds.training: [0, 1, 2]}}")
+    found = cells(compose(given, user), given, user)
+    points = [(cell.microworld.seed, cell.seeds.training, cell.mixture.name) for cell in found]
+    names = ["none", "lima", "instruct", "lima_plus_instruct"]
+    assert points == [(world, seed, name) for world in (0, 3) for seed in (0, 1, 2) for name in names]
+
+
+def test_a_group_can_be_an_axis(user: Path) -> None:
+    given = grid(user, "{mixtures: [lima], axes: {prompt.format: [bare, alpaca], answers: [micro, lima_test]}}")
+    found = cells(compose([*given, "data.dir=/d"], user), [*given, "data.dir=/d"], user)
+    assert {(cell.prompt.format, cell.answers.name) for cell in found} == {
+        (form, prompts) for form in ("bare", "alpaca") for prompts in ("micro", "lima_test")
+    }
+    assert len(found) == 8
+
+
+def test_a_mixture_can_be_written_out(user: Path) -> None:
+    given = ["study.mixtures=['instruct:20000','lima:1000+instruct:5000']"]
+    first, second, *_ = cells(compose([*given, "study.baseline=null"], user), [*given, "study.baseline=null"], user)
+    assert (first.mixture.name, first.mixture.samples) == ("instruct_20000", {"instruct": 20_000})
+    assert (second.mixture.name, second.mixture.samples) == ("lima_1000_plus_instruct_5000", {"lima": 1000, "instruct": 5000})
+
+
+def test_an_override_takes_the_place_of_an_axis_and_is_announced(user: Path) -> None:
+    given = [*grid(user, "{mixtures: [lima], axes: {seeds.training: [0, 1], seeds.subset: [0, 1]}}"), "seeds.training=5"]
+    study = compose(given, user)
+    assert {(cell.seeds.training, cell.seeds.subset) for cell in cells(study, given, user)} == {(5, 0), (5, 1)}
+    assert shrunk(study, given) == ["seeds.training=5 takes the place of the axis seeds.training: [0, 1]."]
+    assert shrunk(study, given[:1]) == []
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (
+            "{axes: {seeds.trainin: [0]}}",
+            "the axis 'seeds.trainin' is no key of the configuration; did you mean 'seeds.training'",
+        ),
+        ("{axes: {seeds.training: []}}", "the axis seeds.training has no values, so the grid has no cells"),
+        ("{axes: {mixture: [lima]}}", "write the mixtures there, such as lima:1000"),
+        ("{axes: {seeds.training: [a]}}", "the axis seeds.training holds 'a', which is no int"),
+        ("{axes: {finetune.batch: [0doc]}}", "finetune.batch='0doc' is no batch"),
+        ("{mixtures: ['limaa:10']}", "names the source 'limaa', which data=microworld does not have; did you mean 'lima'"),
+        ("{mixtures: ['lima:0']}", "mixture.samples.lima=0 is no sample count"),
+    ],
+)
+def test_a_grid_that_cannot_be_is_one_sentence(text: str, said: str, user: Path) -> None:
+    given = grid(user, text)
+    with pytest.raises(ConfigError) as caught:
+        cells(compose(given, user), given, user)
+    assert said in str(caught.value)
+
+
+@pytest.mark.parametrize(("name", "number"), [("micro_paper", 72), ("micro_sizes", 44), ("sample_sizes", 270)])
+def test_a_shipped_grid_plans_as_a_whole(name: str, number: int, tmp_path: Path) -> None:
+    given = [f"+grid={name}", f"runs={tmp_path}"]
+    found = cells(compose(given), given)
+    assert len(found) == number
+    text = plan.describe(found)
+    assert f"study {name}: {number} cells" in text
+    assert all(f"axis {key}: " in text for key in found[-1].study.axes)
+    assert ("made first: the bases of the worlds 1, 2, 3" in text) == (name == "micro_paper")
+
+
+def test_cells_meet_the_baseline_of_their_own_point(user: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    given = grid(user, "{mixtures: [lima, instruct], axes: {seeds.training: [0, 1]}}")
+    found = cells(compose([*given, "mixture=none"], user), [*given, "mixture=none"], user)
+    made = [cell.mixture.name + ("" if cell.mixture.name == "none" else f" {cell.seeds.training}") for cell in found]
+    monkeypatch.setattr(study_room, "_pair", lambda _, cell, baseline: f"{cell} against {baseline}")
+    assert study_room._pairs(found, made) == [
+        "instruct 0 against lima 0",
+        "none against lima 0",
+        "instruct 1 against lima 1",
+        "none against lima 1",
+    ]

@@ -119,9 +119,12 @@ def _each(overrides: list[str], user: Path | None) -> int:
 
 def _run(overrides: list[str], user: Path | None) -> None:
     from limit_lab.compose import compose
-    from limit_lab.grid import cells
+    from limit_lab.grid import cells, shrunk
 
-    _do(cells(compose(overrides, user), overrides, user))
+    study = compose(overrides, user)
+    for sentence in shrunk(study, overrides):
+        _say(sentence, error=True)
+    _do(cells(study, overrides, user))
 
 
 def _do(study: list[Study]) -> None:

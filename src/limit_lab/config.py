@@ -386,7 +386,8 @@ class Cells:
     """Which cells a study holds beside the configured one, what they are compared with, and what it set out to show."""
 
     name: str = "study"
-    mixtures: list[str] = field(default_factory=list)  # further mixtures, made before the configured one
+    mixtures: list[str] = field(default_factory=list)  # further ones, before the configured: names, or lima:1000+instruct:5000
+    axes: dict[str, list[Any]] = field(default_factory=dict)  # keys or groups with their values: the study is their product
     baseline: str | None = "lima"
     frozen: str | None = None  # fingerprint of all that was fixed before the numbers were seen (limit_lab.frozen)
     predicates: list[Predicate] = field(default_factory=list)

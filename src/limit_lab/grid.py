@@ -1,61 +1,126 @@
-"""Which cells a study holds: enumerated here, by composing the same overrides once for each mixture."""
+"""Which cells a study holds: mixtures times axes, enumerated here by composing once for each mixture and choice of groups."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import itertools
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
-from limit_lab.compose import compose
-from limit_lab.config import Mixture, Study
+from limit_lab.compose import compose, directories
+from limit_lab.config import Mixture, Study, fingerprint
 from limit_lab.errors import ConfigError
-from limit_lab.overrides import parse
+from limit_lab.overrides import candidates, find, groups, parse, suggest
+
+#: A mixture written out: ``lima:1000+instruct:5000``.
+SPELLED = re.compile(r"[\w-]+:\d+(\+[\w-]+:\d+)*")
 
 
 def cells(study: Study, overrides: Sequence[str], user: Path | None = None) -> list[Study]:
     """Every cell of ``study``, which was composed from ``overrides`` (and the groups in ``user``): the configured one last.
 
-    Before it stand ``study.study.mixtures`` in their order, and first the baseline if it is not among them. Cells with the
-    same mixture are one cell. Raises: ConfigError when a mixture has no group file, or does not compose to itself.
+    At each point of ``study.axes`` (one point if there are none) stand ``study.study.mixtures`` in their order, before them
+    the baseline if it is not among them, then the configured mixture. Equal cells are one cell.
+    Raises: ConfigError when a mixture has no group file or does not compose to itself, for an axis that is no key of the
+    configuration or has no values, and for a value that the key cannot have.
     """
     names = list(study.study.mixtures)
     if study.study.baseline is not None and study.study.baseline not in names:
         names.insert(0, study.study.baseline)
-    kept = _without_mixture(overrides)
+    kept, own = _without_mixture(overrides)
+    axes = _axes(study, overrides, user)
+    chosen = {key: values for key, values in axes.items() if key in groups(directories(user))}
+    plain = {key: values for key, values in axes.items() if key not in chosen}
     found: list[Study] = []
-    for name in names:
-        cell = compose([*kept, f"mixture={name}"], user)
-        _same_as_group(name, cell.mixture, overlaid=any(text.startswith("+") for text in kept), user=user)
-        if cell.mixture not in [study.mixture, *(other.mixture for other in found)]:
-            found.append(cell)
-    return [*found, study]
+    for choice in _points(chosen):
+        given = [*kept, *(f"{key}={value}" for key, value in choice.items())]
+        untouched = _untouched(given, user)
+        row = [_of_mixture(name, given, untouched, user) for name in names]
+        row.append(compose([*given, *own], user) if chosen else study)
+        for point in _points(plain):
+            found += [_at(cell, point) for cell in row]
+    last = {fingerprint(cell): at for at, cell in enumerate(found)}
+    return [cell for at, cell in enumerate(found) if last[fingerprint(cell)] == at]
 
 
-def _without_mixture(overrides: Sequence[str]) -> list[str]:
-    """The overrides but for the choice of a mixture and the keys inside it."""
+def shrunk(study: Study, overrides: Sequence[str]) -> list[str]:
+    """A sentence for every override that takes the place of an axis."""
+    given = _given(overrides)
+    return [
+        f"{given[key]} takes the place of the axis {key}: {values}." for key, values in study.study.axes.items() if key in given
+    ]
+
+
+def _given(overrides: Sequence[str]) -> dict[str, str]:
+    return {override.key_or_group: text for text, override in zip(overrides, parse(overrides), strict=True)}
+
+
+def _axes(study: Study, overrides: Sequence[str], user: Path | None) -> dict[str, list[Any]]:
+    """The axes that no override has fixed."""
+    given = _given(overrides)
+    for key, values in study.study.axes.items():
+        if key == "mixture" or key.startswith("mixture."):
+            raise ConfigError(
+                f"the axis {key} is what study.mixtures lists: write the mixtures there, such as lima:1000+instruct:5000."
+            )
+        if find(key) is None and key not in groups(directories(user)):
+            raise ConfigError(f"the axis {key!r} is no key of the configuration{suggest(key, candidates(directories(user)))}")
+        if not values:
+            raise ConfigError(f"the axis {key} has no values, so the grid has no cells: give it one or more.")
+    return {key: list(values) for key, values in study.study.axes.items() if key not in given}
+
+
+def _points(axes: Mapping[str, list[Any]]) -> list[dict[str, Any]]:
+    return [dict(zip(axes, values, strict=True)) for values in itertools.product(*axes.values())]
+
+
+def _at(study: Study, point: Mapping[str, Any]) -> Study:
+    for key, value in point.items():
+        study = _with(study, key.split("."), value, key)
+    return study
+
+
+def _with(node: Any, path: list[str], value: Any, key: str) -> Any:
+    """A copy of ``node`` with the value at the dotted path; its rules are checked again."""
+    held = getattr(node, path[0])
+    if len(path) > 1:
+        return replace(node, **{path[0]: _with(held, path[1:], value, key)})
+    if held is not None and not isinstance(value, (int, float) if isinstance(held, float) else type(held)):
+        raise ConfigError(f"the axis {key} holds {value!r}, which is no {type(held).__name__}: correct the grid's file.")
+    return replace(node, **{path[0]: value})
+
+
+def _of_mixture(name: str, given: Sequence[str], untouched: Study, user: Path | None) -> Study:
+    """One cell of the study: ``untouched`` with a mixture written out, or composed with a mixture's group file."""
+    if SPELLED.fullmatch(name):
+        samples = {source: int(count) for source, count in (part.split(":") for part in name.split("+"))}
+        label = "_plus_".join(f"{source}_{count}" for source, count in samples.items())
+        return replace(untouched, mixture=Mixture(name=label, samples=samples))
+    cell = untouched if name == "none" else compose([*given, f"mixture={name}"], user)
+    if cell.mixture.name != name:
+        raise ConfigError(
+            f"mixture={name} composes as {cell.mixture.name!r}: its file must say name: {name}, and an experiment chooses a "
+            f"mixture with 'override /mixture: {cell.mixture.name}' instead of setting its values."
+        )
+    return cell
+
+
+def _untouched(given: Sequence[str], user: Path | None) -> Study:
+    """The cell without samples. Raises: ConfigError when an overlay sets mixture values, which would reach every cell."""
+    cell = compose([*given, "mixture=none"], user)
+    if cell.mixture != Mixture(name="none"):
+        raise ConfigError(
+            "the experiment sets values of mixture, which would change every cell of the study: write them in a file of their "
+            "own, mixture/<name>.yaml, and choose it with 'override /mixture: <name>'."
+        )
+    return cell
+
+
+def _without_mixture(overrides: Sequence[str]) -> tuple[list[str], list[str]]:
+    """The overrides but for the choice of a mixture and the keys inside it, and those."""
     keys = [override.key_or_group for override in parse(overrides)]
-    return [text for text, key in zip(overrides, keys, strict=True) if key != "mixture" and not key.startswith("mixture.")]
-
-
-def _same_as_group(name: str, mixture: Mixture, *, overlaid: bool, user: Path | None) -> None:
-    """An overlay that sets mixture values itself would change every cell of the study unseen. Raises: ConfigError."""
-    if mixture.name != name:
-        raise ConfigError(
-            f"mixture={name} composes as {mixture.name!r}: its file must say name: {name}, and an experiment chooses a "
-            f"mixture with 'override /mixture: {mixture.name}' instead of setting its values."
-        )
-    if overlaid and mixture != _group(name, user):
-        raise ConfigError(
-            f"the experiment sets values of mixture, which would change the cell mixture={name} too: write them in a file "
-            "of their own, mixture/<name>.yaml, and choose it with 'override /mixture: <name>'."
-        )
-
-
-def _group(name: str, user: Path | None) -> Mixture:
-    """The mixture as its group file says it, whatever the overlay and the other groups say."""
-    from omegaconf import OmegaConf
-
-    from limit_lab.compose import compose_node
-
-    node = OmegaConf.to_object(compose_node([f"mixture={name}"], user).mixture)
-    assert isinstance(node, Mixture)
-    return node
+    mine = [key == "mixture" or key.startswith("mixture.") for key in keys]
+    kept = [text for text, own in zip(overrides, mine, strict=True) if not own]
+    return kept, [text for text, own in zip(overrides, mine, strict=True) if own]

@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from pathlib import Path
 
 from limit_lab.config import Study, documents
 from limit_lab.errors import PreflightError
 from limit_lab.estimate import disk_gib, gauntlet_rows, host_gib, memory, pairs, prompts, schedule, seconds, tokens
+from limit_lab.microworld.checkpoint import has_base
 from limit_lab.preflight import problems
 
 
@@ -18,11 +20,42 @@ def describe(cells: Sequence[Study]) -> str:
     """The plan of a study as text, the configured cell last."""
     last = cells[-1]
     lines = [f"study {last.study.name}: {_count(len(cells), 'cell')}, {_count(pairs(cells), 'pair')}; ~ marks estimates"]
-    for number, cell in enumerate(cells, 1):
-        lines += ["", f"cell {number} of {len(cells)}: model={cell.model.name} mixture={cell.mixture.name}"]
-        lines += [f"  {label:<10} {text}" for label, text in _cell(cell)]
+    if last.study.axes:
+        lines += ["", *_grid(cells)]
+    else:
+        for number, cell in enumerate(cells, 1):
+            lines += ["", f"cell {number} of {len(cells)}: model={cell.model.name} mixture={cell.mixture.name}"]
+            lines += [f"  {label:<10} {text}" for label, text in _cell(cell)]
     lines += ["", "in all", *(f"  {label:<10} {text}" for label, text in _totals(cells))]
     return "\n".join(lines)
+
+
+def _grid(cells: Sequence[Study]) -> list[str]:
+    """The axes, what cells share, and one line for each mixture."""
+    last = cells[-1]
+    lines = [f"axis {key}: {', '.join(map(str, values))}" for key, values in last.study.axes.items()]
+    worlds = {cell.microworld.seed: cell for cell in cells if cell.model.embedded}
+    missing = [world for world, cell in worlds.items() if not has_base(cell.microworld, Path(cell.runs))]
+    if missing:
+        lines.append(f"made first: the bases of the worlds {', '.join(map(str, missing))}, pretrained from nothing")
+    by_mixture: dict[str, list[Study]] = {}
+    for cell in cells:
+        by_mixture.setdefault(cell.mixture.name, []).append(cell)
+    width = max(map(len, by_mixture))
+    for name, own in by_mixture.items():
+        planned, count = schedule(own[0]), sum(own[0].mixture.samples.values())
+        if planned is None:
+            lines.append(
+                f"  {name:<{width}}  {_count(len(own), 'cell'):>9}  {'the untouched base' if not count else 'length unknown'}"
+            )
+        else:
+            size = f"{count:>6,} samples, {planned.stop:>6,} steps, {time_text(sum(_known(own[0])))} each"
+            lines.append(f"  {name:<{width}}  {_count(len(own), 'cell'):>9}  {size}")
+    return lines
+
+
+def _known(cell: Study) -> list[float]:
+    return [time for time in seconds(cell).values() if time is not None]
 
 
 def preflight(cells: Sequence[Study]) -> None:

@@ -8,10 +8,11 @@ from typing import Any
 
 from limit_lab import cell, provenance, side_by_side, store
 from limit_lab.cell import command
-from limit_lab.config import Study
+from limit_lab.config import Study, fingerprint, plain
 from limit_lab.errors import DataError
 from limit_lab.estimate import seconds
 from limit_lab.frozen import statement
+from limit_lab.microworld.checkpoint import has_base
 from limit_lab.plan import duration
 from limit_lab.progress import StudyProgress
 from limit_lab.side_by_side import at_once
@@ -25,18 +26,31 @@ def run(cells: list[Study]) -> Path:
     from limit_lab.model.bases import base_folder, content
 
     root = Path(cells[0].runs)
+    _bases(cells)
     for study in cells:
         cell.ready(study)
     made = _made(cells)
     pairs = _pairs(cells, made)
-    record = {"cells": made, "pairs": pairs, "command": command(), "base": content(base_folder(cells[-1]))}
+    record = {"cells": list(dict.fromkeys(made)), "pairs": pairs, "command": command(), "base": content(base_folder(cells[-1]))}
     store.write_json(root / "studies" / cells[-1].study.name / "study.json", record)
     return report(cells)
 
 
+def _bases(cells: list[Study]) -> None:
+    """Pretrain the base of every embedded world of a grid that has none; once, under a lock, before anything else."""
+    worlds = {fingerprint(study.microworld): study for study in cells if study.model.embedded and study.study.axes}
+    for study in worlds.values():
+        if not has_base(study.microworld, Path(study.runs)):
+            from limit_lab.microworld import pretrain
+
+            print(f"the base of world {study.microworld.seed} is missing and made first", flush=True)
+            pretrain.run(study)
+
+
 def _made(cells: list[Study]) -> list[str]:
     """Make every cell, those without a summary side by side where the hardware says so; returns their ids."""
-    numbered = list(enumerate(cells, 1))
+    # the untouched base is one cell whatever the seeds
+    numbered = list({cell.folder_of(study): (at, study) for at, study in enumerate(cells, 1)}.values())
     waiting = [(at, study) for at, study in numbered if not (cell.folder_of(study) / "summary.json").is_file()]
     expected = {cell.key(at, study, stage): time for at, study in numbered for stage, time in seconds(study).items()}
     workers = at_once(cells[-1], len(waiting))
@@ -112,11 +126,21 @@ def export(cells: list[Study]) -> None:
 
 
 def _pairs(cells: list[Study], made: list[str]) -> list[str]:
-    """Judge every cell against the baseline cell of its study."""
-    baseline = next((name for study, name in zip(cells, made, strict=True) if study.mixture.name == study.study.baseline), None)
-    if baseline is None:
-        return []
-    return [_pair(study, name, baseline) for study, name in zip(cells, made, strict=True) if name != baseline]
+    """Judge every cell against the baseline cell at its own point of the grid: same world, seeds, model and recipe."""
+    baselines = {
+        _point(study): name for study, name in zip(cells, made, strict=True) if study.mixture.name == study.study.baseline
+    }
+    found = [
+        _pair(study, name, baselines[_point(study)])
+        for study, name in zip(cells, made, strict=True)
+        if baselines.get(_point(study), name) != name
+    ]
+    return list(dict.fromkeys(found))
+
+
+def _point(study: Study) -> str:
+    """What a cell shares with its baseline: everything but the mixture."""
+    return fingerprint({key: value for key, value in plain(study).items() if key != "mixture"})
 
 
 def _pair(study: Study, cell: str, baseline: str) -> str:

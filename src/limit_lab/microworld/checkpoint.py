@@ -28,6 +28,14 @@ def made_at(world: Microworld, runs: Path) -> Path:
     return runs / "models" / f"micro-seed{world.seed}-{fingerprint(recipe(world))}"
 
 
+def has_base(world: Microworld, runs: Path) -> bool:
+    """Whether this world's base was made under ``runs`` or ships."""
+    note = SHIPPED / "recipe.json"
+    return (made_at(world, runs) / "manifest.json").is_file() or (
+        note.is_file() and bool(read_json(note)["recipe"] == recipe(world))
+    )
+
+
 def find(world: Microworld, runs: Path) -> Path:
     """The model folder of this world's base: one made here goes before the shipped one.
 
@@ -36,8 +44,7 @@ def find(world: Microworld, runs: Path) -> Path:
     made = made_at(world, runs)
     if (made / "manifest.json").is_file():
         return made / "model"
-    note = SHIPPED / "recipe.json"
-    if note.is_file() and read_json(note)["recipe"] == recipe(world):
+    if has_base(world, runs):
         return SHIPPED
     raise ModelError(
         f"there is no pretrained base for microworld.seed={world.seed} (world version {VERSION}): make it in minutes with "
