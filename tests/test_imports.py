@@ -31,7 +31,7 @@ LAYERS = (
     ("preflight",),
     ("plan", "grid", "report", "frozen"),
     ("cell",),
-    ("side_by_side",),
+    ("side_by_side", "status"),
     ("study",),
     ("help",),
     ("__main__",),
@@ -49,6 +49,7 @@ LIGHT = (
     "compose",
     "preflight",
     "help",
+    "status",
     "__main__",
 )
 HEAVY = ("torch", "lightning", "transformers", "deepspeed")

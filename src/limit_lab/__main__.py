@@ -148,6 +148,12 @@ def _plan(cells: list[Study]) -> None:
     _say(plan.describe(cells))
 
 
+def _status(cells: list[Study]) -> None:
+    from limit_lab.status import show
+
+    show(cells)
+
+
 def _report(cells: list[Study]) -> None:
     from limit_lab.study import report
 
@@ -176,6 +182,7 @@ def _pretrain_micro(cells: list[Study]) -> None:
 DO: dict[str, Callable[[list[Study]], None]] = {
     "study": _study,
     "plan": _plan,
+    "status": _status,
     "report": _report,
     "export": _export,
     "mix": _mix,

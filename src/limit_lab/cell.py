@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import shlex
 import sys
 from collections.abc import Callable, Mapping
@@ -11,11 +12,15 @@ from typing import TYPE_CHECKING, Any
 
 from limit_lab import provenance, store
 from limit_lab.config import DISPLAY, NUMERICS, Study, fingerprint, plain
+from limit_lab.errors import DataError, LimitLabError
 from limit_lab.progress import Move, Stages, by_part
 from limit_lab.prompt import prompt_ids, template
 
 if TYPE_CHECKING:
     from limit_lab.mixture.mix import Mixed
+
+#: Where a cell's folder says why it failed.
+FAILED = "failed.json"
 
 #: Starts a stage's progress.
 Begin = Callable[[], Move]
@@ -82,6 +87,18 @@ def key(number: int, study: Study, stage: str) -> str:
 
 
 def make(study: Study, number: int, of: int, progress: Stages) -> None:
+    """Make one cell; an error is recorded in its folder before it goes on. Raises: LimitLabError and its kinds."""
+    folder = folder_of(study)
+    try:
+        _make(study, number, of, progress)
+    except LimitLabError as error:
+        with contextlib.suppress(DataError):  # on a full disk the error itself matters more than its record
+            store.write_json(folder / FAILED, {"error": str(error)})
+        raise
+    (folder / FAILED).unlink(missing_ok=True)
+
+
+def _make(study: Study, number: int, of: int, progress: Stages) -> None:
     """Make cell ``number`` of ``of``, skipping the stages that are done."""
     folder = folder_of(study)
     with store.locked(folder):

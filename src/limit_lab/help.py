@@ -31,6 +31,7 @@ COMMANDS = {
     "+experiment=lima_plus_instruct do=plan": "what it would do and cost; starts nothing",
     "+experiment=real_rows data.dir=/path/to/data": "every stage on your local rows and tasks",
     "do=study mixture=lima mixture.samples.lima=500": "any value of the configuration can be set",
+    "+grid=micro_paper do=plan": "a whole grid: mixtures times seeds and worlds",
     "-m mixture=lima,instruct do=plan": "several calls, one after another",
     "--config-dir DIR +experiment=mine": "with groups of your own, such as DIR/experiment/mine.yaml",
     "+experiment=micro_limit --cfg job": "the composed configuration",
@@ -39,6 +40,7 @@ COMMANDS = {
 VERBS = {
     "study": "mix, fine-tune, export, gauntlet, answer, judge, record, report; what is done is skipped (the default)",
     "plan": "print samples, steps, memory, time, disk and calls; start nothing",
+    "status": "which cells are done, running, failed, stopped or waiting, and how long the rest takes",
     "report": "write the page again from what is recorded",
     "export": "fine-tune if needed and write plain Hugging Face folders",
     "mix": "draw, tokenise and pack the mixtures, and write their cards",
