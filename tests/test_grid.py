@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from limit_lab import plan
+from limit_lab import estimate, plan
 from limit_lab import study as study_room
 from limit_lab.compose import compose
 from limit_lab.errors import ConfigError
@@ -99,6 +99,14 @@ def test_a_mixture_can_be_written_out(user: Path) -> None:
     first, second, *_ = cells(compose([*given, "study.baseline=null"], user), [*given, "study.baseline=null"], user)
     assert (first.mixture.name, first.mixture.samples) == ("instruct_20000", {"instruct": 20_000})
     assert (second.mixture.name, second.mixture.samples) == ("lima_1000_plus_instruct_5000", {"lima": 1000, "instruct": 5000})
+
+
+def test_the_baseline_can_be_written_out(user: Path) -> None:
+    given = ["study.baseline='lima:50'", "mixture=instruct"]
+    study = compose(given, user)
+    assert [cell.mixture.name for cell in cells(study, given, user)] == ["lima_50", "instruct"]
+    assert study.study.baseline_name == "lima_50"
+    assert estimate.pairs(cells(study, given, user)) == 1
 
 
 def test_an_override_takes_the_place_of_an_axis_and_is_announced(user: Path) -> None:

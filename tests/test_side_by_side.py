@@ -38,7 +38,7 @@ def test_cells_side_by_side_give_the_numbers_of_cells_in_a_row(tmp_path: Path) -
     assert results(tmp_path / "side") == results(tmp_path / "row")
     lines = side.stdout.splitlines()
     assert lines[0].startswith("2 of 2 cells to make, 2 at a time: ")
-    for name in ("lima_tiny", "both_tiny"):
+    for name in ("1 lima_tiny", "2 both_tiny"):
         assert any(line.startswith(f"{name}: step ") for line in lines)
     assert lines[-1] == str(tmp_path / "side/runs/studies/tiny/index.html")
 

@@ -92,6 +92,21 @@ class Data:
     sources: dict[str, Source] = field(default_factory=dict)
 
 
+#: A mixture written out: ``lima:1000+instruct:5000``.
+SPELLED = re.compile(r"[\w-]+:\d+(\+[\w-]+:\d+)*")
+
+
+def spelled(text: str) -> Mixture | None:
+    """The mixture that ``lima:1000+instruct:5000`` writes out, named ``lima_1000_plus_instruct_5000``; None for a name.
+
+    Raises: ConfigError for a sample count of 0.
+    """
+    if not SPELLED.fullmatch(text):
+        return None
+    samples = {source: int(count) for source, count in (part.split(":") for part in text.split("+"))}
+    return Mixture(name="_plus_".join(f"{source}_{count}" for source, count in samples.items()), samples=samples)
+
+
 @dataclass(kw_only=True)
 class Mixture:
     """So many samples from each source, drawn by a seeded selection whose sizes are nested (1k lies inside 5k)."""
@@ -391,6 +406,12 @@ class Cells:
     baseline: str | None = "lima"
     frozen: str | None = None  # fingerprint of all that was fixed before the numbers were seen (limit_lab.frozen)
     predicates: list[Predicate] = field(default_factory=list)
+
+    @property
+    def baseline_name(self) -> str | None:
+        """The name of the baseline's mixture, which may be written out."""
+        written = spelled(self.baseline) if self.baseline is not None else None
+        return self.baseline if written is None else written.name
 
 
 @dataclass(kw_only=True)

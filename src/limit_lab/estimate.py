@@ -203,7 +203,7 @@ def gauntlet_rows(study: Study) -> tuple[int, int]:
 
 def pairs(cells: Sequence[Study]) -> int:
     """Comparisons of the study: every cell against the baseline, but the baseline itself."""
-    baseline = cells[-1].study.baseline
+    baseline = cells[-1].study.baseline_name
     return sum(cell.mixture.name != baseline for cell in cells) if baseline is not None else 0
 
 

@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 import itertools
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from limit_lab.compose import compose, directories
-from limit_lab.config import Mixture, Study, fingerprint
+from limit_lab.config import Mixture, Study, fingerprint, spelled
 from limit_lab.errors import ConfigError
 from limit_lab.overrides import candidates, find, groups, parse, suggest
-
-#: A mixture written out: ``lima:1000+instruct:5000``.
-SPELLED = re.compile(r"[\w-]+:\d+(\+[\w-]+:\d+)*")
 
 
 def cells(study: Study, overrides: Sequence[str], user: Path | None = None) -> list[Study]:
@@ -94,10 +90,8 @@ def _with(node: Any, path: list[str], value: Any, key: str) -> Any:
 
 def _of_mixture(name: str, given: Sequence[str], untouched: Study, user: Path | None) -> Study:
     """One cell of the study: ``untouched`` with a mixture written out, or composed with a mixture's group file."""
-    if SPELLED.fullmatch(name):
-        samples = {source: int(count) for source, count in (part.split(":") for part in name.split("+"))}
-        label = "_plus_".join(f"{source}_{count}" for source, count in samples.items())
-        return replace(untouched, mixture=Mixture(name=label, samples=samples))
+    if (written := spelled(name)) is not None:
+        return replace(untouched, mixture=written)
     cell = untouched if name == "none" else compose([*given, f"mixture={name}"], user)
     if cell.mixture.name != name:
         raise ConfigError(

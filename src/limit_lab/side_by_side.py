@@ -104,7 +104,7 @@ def _follow(parent: int, stop: Any) -> None:
 
 
 def _make(study: Study, number: int, of: int) -> None:
-    sys.stdout = _Lines(study.mixture.name)
+    sys.stdout = _Lines(f"{number} {study.mixture.name}")
     cell.make(study, number, of, _Relay())
 
 
@@ -120,7 +120,7 @@ class _Relay:
 
 
 class _Lines:
-    """Standard output of a process: whole lines, told to the parent with the cell's name before them."""
+    """Standard output of a process: whole lines, told to the parent with the cell's number and name before them."""
 
     def __init__(self, name: str) -> None:
         self._name = name

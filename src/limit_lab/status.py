@@ -16,7 +16,7 @@ from rich.live import Live
 from rich.table import Table
 
 from limit_lab import cell, store
-from limit_lab.config import Study
+from limit_lab.config import Study, fingerprint, plain
 from limit_lab.errors import DataError, ModelError
 from limit_lab.estimate import seconds
 
@@ -57,6 +57,7 @@ def standing(study: Study) -> Standing:
 
 def show(cells: Sequence[Study]) -> None:
     """Print the table; on a terminal keep it up to date until nothing runs."""
+    cells = distinct(cells)
     console = Console(file=sys.stdout, width=None if sys.stdout.isatty() else 160)
     found = [standing(study) for study in cells]
     if not console.is_terminal:
@@ -67,6 +68,15 @@ def show(cells: Sequence[Study]) -> None:
             time.sleep(PAUSE)
             found = [standing(study) for study in cells]
             live.update(table(cells, found), refresh=True)
+
+
+def distinct(cells: Sequence[Study]) -> list[Study]:
+    """The untouched base once for each world, whatever the seeds."""
+    seen = {}
+    for study in cells:
+        seeds = plain(study.seeds) if study.mixture.samples else None
+        seen.setdefault(fingerprint({**plain(study), "seeds": seeds}), study)
+    return list(seen.values())
 
 
 def table(cells: Sequence[Study], found: Sequence[Standing]) -> Table:

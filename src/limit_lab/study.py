@@ -128,7 +128,7 @@ def export(cells: list[Study]) -> None:
 def _pairs(cells: list[Study], made: list[str]) -> list[str]:
     """Judge every cell against the baseline cell at its own point of the grid: same world, seeds, model and recipe."""
     baselines = {
-        _point(study): name for study, name in zip(cells, made, strict=True) if study.mixture.name == study.study.baseline
+        _point(study): name for study, name in zip(cells, made, strict=True) if study.mixture.name == study.study.baseline_name
     }
     found = [
         _pair(study, name, baselines[_point(study)])
