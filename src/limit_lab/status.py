@@ -72,7 +72,7 @@ def show(cells: Sequence[Study]) -> None:
 
 def distinct(cells: Sequence[Study]) -> list[Study]:
     """The untouched base once for each world, whatever the seeds."""
-    seen = {}
+    seen: dict[str, Study] = {}
     for study in cells:
         seeds = plain(study.seeds) if study.mixture.samples else None
         seen.setdefault(fingerprint({**plain(study), "seeds": seeds}), study)
