@@ -21,8 +21,9 @@ PACKAGE = Path(limit_lab.__file__).resolve().parent
 LAYERS = (
     ("errors",),
     ("config",),
-    ("stats", "provenance", "progress", "tracking"),
+    ("stats", "provenance", "progress"),
     ("store",),
+    ("tracking",),
     ("overrides",),
     ("compose",),
     ("prompt", "estimate"),
@@ -43,6 +44,7 @@ LIGHT = (
     "grid",
     "store",
     "stats",
+    "tracking",
     "report",
     "judge",
     "prompt",
