@@ -151,6 +151,12 @@ def _report(cells: list[Study]) -> None:
     report(cells)
 
 
+def _dashboard(cells: list[Study]) -> None:
+    from limit_lab.dashboard import run
+
+    run(cells)
+
+
 def _mix(cells: list[Study]) -> None:
     from limit_lab.study import mix
 
@@ -174,6 +180,7 @@ DO: dict[str, Callable[[list[Study]], None]] = {
     "study": _study,
     "plan": _plan,
     "report": _report,
+    "dashboard": _dashboard,
     "export": _export,
     "mix": _mix,
     "pretrain_micro": _pretrain_micro,

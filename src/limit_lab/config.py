@@ -23,7 +23,7 @@ NUMERICS = 1
 #: Recipe fields that change no result.
 DISPLAY = ("checkpoint_every_steps", "log_every_steps")
 
-VERBS = ("study", "plan", "report", "export", "mix", "pretrain_micro")
+VERBS = ("study", "plan", "report", "dashboard", "export", "mix", "pretrain_micro")
 
 
 @dataclass(kw_only=True)

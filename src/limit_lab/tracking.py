@@ -153,6 +153,11 @@ class Tracker:
             store.write_json(note, {**told, place: marks})
 
 
+def run_id(identity: str) -> str:
+    """The run's id: the folder's name, shortened by its fingerprint where wandb allows no such length."""
+    return identity if len(identity) <= ID_LENGTH else f"{identity[: ID_LENGTH - 13]}-{fingerprint(identity)}"
+
+
 def heading(study: Study, kind: Kind, identity: str) -> dict[str, Any]:
     """A run's id, name, group, job type, tags and configuration; the id is the folder's name, so a re-run resumes it."""
     root = Path(study.runs)
@@ -166,7 +171,7 @@ def heading(study: Study, kind: Kind, identity: str) -> dict[str, Any]:
     asked = [prompting for prompting in ("raw", "template") if cell["gauntlet"].get(prompting)]
     tags = [cell["label"], cell["model"], *cell["samples"], *asked]
     return {
-        "id": identity if len(identity) <= ID_LENGTH else f"{identity[: ID_LENGTH - 13]}-{fingerprint(identity)}",
+        "id": run_id(identity),
         "name": identity,
         "group": study.study.name,
         "job_type": kind.removesuffix("s"),
