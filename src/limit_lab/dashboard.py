@@ -36,12 +36,8 @@ def run(cells: Sequence[Study]) -> Path:
     if connection.online and study.tracking.kind == "wandb":
         print(f"{path}, published at {_publish(built, connection, path)}")
         return path
-    remedy = "do=dashboard tracking=wandb publishes it"
-    if not connection.online:
-        remedy = (
-            f"{connection.offline_because}, so it was not published: run 'wandb login' and then do=dashboard tracking=wandb"
-        )
-    print(f"{path} written; {remedy}.")
+    why = connection.offline_because or f"tracking={study.tracking.name}"
+    print(f"{path}, not published ({why}): do=dashboard tracking=wandb publishes it where there is a key ('wandb login').")
     return path
 
 
@@ -82,7 +78,7 @@ def build(study: Study) -> Any:
         name=f"limit_lab {study.study.name}",
         sections=[workspaces.Section(name=title, panels=shown, is_open=True) for title, shown in sections.items()],
         runset_settings=workspaces.RunsetSettings(
-            filters=[expr.Metric("ID").isin([run_id(name) for name in [*record["cells"], *record["pairs"]]])],
+            filters=expr.And(expr.Metric("ID").isin([run_id(name) for name in [*record["cells"], *record["pairs"]]])),
             pinned_columns=["run:displayName", *columns],
         ),
     )

@@ -243,7 +243,9 @@ def send(run: Row) -> None:
     Raises: LimitLabError with the reason when wandb fails or takes longer than LIMIT_S.
     """
     folder = Path(run["folder"])
-    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "wandb").mkdir(parents=True, exist_ok=True)
+    if not os.access(folder / "wandb", os.W_OK | os.X_OK):
+        raise LimitLabError(f"{folder / 'wandb'} cannot be written")  # wandb would write to the system's /tmp instead
     package = str(Path(__file__).resolve().parent.parent)
     environment = {
         "WANDB_CACHE_DIR": str(folder / "cache"),
