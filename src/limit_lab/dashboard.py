@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from limit_lab import store
-from limit_lab.config import Study, plain
+from limit_lab.config import Study
 from limit_lab.errors import ConfigError, LimitLabError
 from limit_lab.tracking import Connection, connect, run_id
 
@@ -30,11 +30,10 @@ def run(cells: Sequence[Study]) -> Path:
     study = cells[-1]
     connection = connect(study.tracking, Path(study.runs))
     folder = Path(study.runs) / "studies" / study.study.name
-    built = build(study)
     path = folder / "dashboard.json"
-    store.write_json(path, spec(built))
+    store.write_json(path, spec(build(study, study.tracking.entity)))
     if connection.online and study.tracking.kind == "wandb":
-        print(f"{path}, published at {_publish(built, connection, path)}")
+        print(f"{path}, published at {_publish(study, connection, path)}")
         return path
     why = connection.offline_because or f"tracking={study.tracking.name}"
     print(f"{path}, not published ({why}): do=dashboard tracking=wandb publishes it where there is a key ('wandb login').")
@@ -53,8 +52,8 @@ def spec(workspace: Any) -> dict[str, Any]:
     }
 
 
-def build(study: Study) -> Any:
-    """The study as a ``wandb_workspaces.workspaces.Workspace``, whose modules state no types.
+def build(study: Study, entity: str | None) -> Any:
+    """The study as a ``wandb_workspaces.workspaces.Workspace`` of a user or team; the library states no types.
 
     Raises: DataError when the study was never run, ConfigError without wandb-workspaces.
     """
@@ -73,7 +72,7 @@ def build(study: Study) -> Any:
             panel._id = f"{title.replace(' ', '-')}-{number}"  # instead of a random one
     columns = [f"config:{key}" for key in GROUPS.values()] + [f"summary:{name}" for name in [*gauntlet[:1], *judge[:1]]]
     return workspaces.Workspace(
-        entity=study.tracking.entity or "",
+        entity=entity or "",
         project=study.tracking.project,
         name=f"limit_lab {study.study.name}",
         sections=[workspaces.Section(name=title, panels=shown, is_open=True) for title, shown in sections.items()],
@@ -135,21 +134,20 @@ def _measures(root: Path, cells: Sequence[str], pairs: Sequence[str]) -> tuple[l
     return [*averages, *categories], [*rates, *(["judge/score/cell"] if pairs else [])]
 
 
-def _publish(workspace: Any, connection: Connection, path: Path) -> str:
+def _publish(study: Study, connection: Connection, path: Path) -> str:
     """Save the workspace, over the one that an earlier call published; returns its address. Raises: LimitLabError."""
+    import wandb
+
     note = connection.folder / "dashboards.json"
     known = store.read_json(note) if note.is_file() else {}
-    place = f"{connection.url} {workspace.entity}/{workspace.project} {workspace.name}"
     try:
-        if not workspace.entity:
-            import wandb
-
-            workspace.entity = str(wandb.Api().default_entity or "")
+        workspace = build(study, study.tracking.entity or wandb.Api().default_entity)
+        place = f"{connection.url} {workspace.entity}/{workspace.project} {workspace.name}"
         if place in known:
             workspace._internal_name, workspace._internal_id = known[place]
         workspace.save()
     except Exception as error:  # whatever network, server or library say: the file is there, and the call is repeated
         said = " ".join(str(error).split())[:300]
         raise LimitLabError(f"{path} is written, but could not be published ({said}): run the same command again.") from error
-    store.write_json(note, plain({**known, place: [workspace._internal_name, workspace._internal_id]}))
+    store.write_json(note, {**known, place: [workspace._internal_name, workspace._internal_id]})
     return str(workspace.url)

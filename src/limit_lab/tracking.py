@@ -10,6 +10,7 @@ import configparser
 import json
 import netrc
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -58,7 +59,7 @@ class Connection:
     @property
     def sync(self) -> str:
         """The command that sends offline files later."""
-        return f"wandb sync {self.files}/offline-run-*"
+        return f"wandb sync {shlex.quote(str(self.files))}/offline-run-*"
 
     def said(self, project: str) -> str:
         """One line: online or offline, where the files lie, and how they are sent later."""
