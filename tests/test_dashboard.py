@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -65,3 +66,11 @@ def test_online_without_a_key_is_refused_before_anything_is_written(study: Study
     with pytest.raises(ConfigError, match="wandb login"):
         dashboard.run([replace(study, tracking=Tracking(name="wandb", kind="wandb", mode="online"))])
     assert not list(Path(study.runs).rglob("dashboard.json"))
+
+
+def test_without_the_extra_the_remedy_is_named(study: Study, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "wandb_workspaces", None)
+    for name in [name for name in sys.modules if name.startswith("wandb_workspaces.")]:
+        monkeypatch.delitem(sys.modules, name)
+    with pytest.raises(ConfigError, match=r"pip install 'limit-lab\[tracking\]'"):
+        dashboard.run([study])
