@@ -78,7 +78,7 @@ def test_the_default_study_is_the_micro_world(user: Path) -> None:
         ("+study.predicates=[{claims: x}]", "did you mean 'study.predicates.*.claim'?"),
         ("judge=ground", "did you mean 'ground_truth'?"),
         ("mixture=null", "mixture has no option 'null'"),
-        ("do=stud", "did you mean 'study'?"),
+        ("do=stud", "did you mean 'study' or 'status'?"),
     ],
 )
 def test_a_typo_is_one_sentence_with_what_was_meant(override: str, meant: str, user: Path) -> None:

@@ -45,10 +45,12 @@ def test_cells_side_by_side_give_the_numbers_of_cells_in_a_row(tmp_path: Path) -
 
 def test_a_failing_cell_is_named_and_stops_no_other(tmp_path: Path) -> None:
     where = ["hardware.cells=2", "finetune.clip_norm=1e30", "finetune.learning_rate=1e30"]
+    where += ["tracking=wandb", "tracking.mode=offline"]
     done = made(tmp_path, *where, "study.mixtures=[none,lima_tiny]")
     assert done.returncode == 1
     assert sorted(line.split(":")[0] for line in done.stderr.splitlines()) == ["both_tiny", "lima_tiny"]
     assert [path.parent.name.split("-")[0] for path in (tmp_path / "runs/cells").glob("*/summary.json")] == ["none"]
+    assert [path.name.split("-")[0] for path in (tmp_path / "runs/tracking/told").iterdir()] == ["none"]
 
 
 @pytest.mark.parametrize("sent", [signal.SIGKILL, signal.SIGINT])

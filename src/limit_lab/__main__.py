@@ -160,6 +160,12 @@ def _report(cells: list[Study]) -> None:
     report(cells)
 
 
+def _dashboard(cells: list[Study]) -> None:
+    from limit_lab.dashboard import run
+
+    run(cells)
+
+
 def _mix(cells: list[Study]) -> None:
     from limit_lab.study import mix
 
@@ -184,6 +190,7 @@ DO: dict[str, Callable[[list[Study]], None]] = {
     "plan": _plan,
     "status": _status,
     "report": _report,
+    "dashboard": _dashboard,
     "export": _export,
     "mix": _mix,
     "pretrain_micro": _pretrain_micro,

@@ -23,7 +23,7 @@ NUMERICS = 1
 #: Recipe fields that change no result.
 DISPLAY = ("checkpoint_every_steps", "log_every_steps")
 
-VERBS = ("study", "plan", "status", "report", "export", "mix", "pretrain_micro")
+VERBS = ("study", "plan", "status", "report", "dashboard", "export", "mix", "pretrain_micro")
 
 
 @dataclass(kw_only=True)
@@ -346,9 +346,19 @@ class Judge:
 
 @dataclass(kw_only=True)
 class Tracking:
-    """Where curves go besides metrics.jsonl, which is always written."""
+    """Where curves, scores and tables go besides the records, which are always written; outside every fingerprint."""
 
     name: str = MISSING
+    kind: str = "none"  # none | wandb
+    project: str = "limit_lab"
+    entity: str | None = None  # user or team; null: the key's own
+    mode: str = "auto"  # auto (online when there is a key) | online | offline
+
+    def __post_init__(self) -> None:
+        _one_of("tracking.kind", self.kind, ("none", "wandb"))
+        _one_of("tracking.mode", self.mode, ("auto", "online", "offline"))
+        if not self.project or len(self.project) > 128 or re.search(r"[/\\#?%:]", self.project):
+            raise ConfigError(f"tracking.project={self.project!r} is no project name: use up to 128 signs without /\\#?%:.")
 
 
 @dataclass(kw_only=True)

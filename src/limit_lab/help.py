@@ -42,6 +42,7 @@ VERBS = {
     "plan": "print samples, steps, memory, time, disk and calls; start nothing",
     "status": "which cells are done, running, failed, stopped or waiting, and how long the rest takes",
     "report": "write the page again from what is recorded",
+    "dashboard": "write the study's Weights & Biases workspace, and publish it where tracking=wandb has a key",
     "export": "fine-tune if needed and write plain Hugging Face folders",
     "mix": "draw, tokenise and pack the mixtures, and write their cards",
     "pretrain_micro": "pretrain the base model of the embedded world again",
@@ -49,6 +50,7 @@ VERBS = {
 
 ENVIRONMENT = {
     "CUDA_VISIBLE_DEVICES": "the GPUs that a run may use",
+    "WANDB_API_KEY": "the key of tracking=wandb, where 'wandb login' left none; without a key it works offline",
 }
 
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
-from limit_lab import estimate
+from limit_lab import estimate, tracking
 from limit_lab.config import Study
 from limit_lab.errors import LimitLabError
 from limit_lab.mixture import sources
@@ -22,7 +22,7 @@ def problems(cells: Sequence[Study]) -> list[str]:
     """One entry per problem, each with its remedy; the cells share everything but their mixture."""
     last = cells[-1]
     found = [*_devices(last), *_memory(last), *_model(last), *_data(cells), *_prompt(last), *_gauntlet(last)]
-    return list(dict.fromkeys([*found, *_answers(last), *_judge(last), *_runs(cells)]))
+    return list(dict.fromkeys([*found, *_answers(last), *_judge(last), *_tracking(last), *_runs(cells)]))
 
 
 def gpus() -> int:
@@ -165,6 +165,13 @@ def _judge(study: Study) -> Iterator[str]:
         yield f"judge={study.judge.name}: {_sentence(study.judge.gone)}"
     if study.judge.profile == "ground_truth" and not _embedded(study):
         yield "judge=ground_truth knows the facts of the embedded world only: choose another with judge=<option>."
+
+
+def _tracking(study: Study) -> Iterator[str]:
+    if study.tracking.kind == "wandb":
+        if importlib.util.find_spec("wandb") is None:
+            yield "tracking=wandb needs wandb, which is not installed: pip install wandb, or use tracking=none."
+        yield from _refusal(partial(tracking.connect, study.tracking, Path(study.runs)))
 
 
 def _runs(cells: Sequence[Study]) -> Iterator[str]:

@@ -7,7 +7,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import get_context
@@ -34,10 +34,13 @@ def at_once(study: Study, cells: int) -> int:
     return max(1, min(cells, hardware.cells if hardware.cells is not None else cores // (hardware.threads or cores)))
 
 
-def make(waiting: Sequence[tuple[int, Study]], of: int, workers: int, progress: StudyProgress) -> None:
+def make(
+    waiting: Sequence[tuple[int, Study]], of: int, workers: int, progress: StudyProgress, finished: Callable[[Study], None]
+) -> None:
     """Make the numbered cells, ``workers`` at a time; lines and progress of all come back to this process.
 
-    A failing cell does not stop the others. Raises: LimitLabError for those that failed, when all have ended.
+    ``finished`` is called here with each cell that was made. A failing cell does not stop the others.
+    Raises: LimitLabError for those that failed, when all have ended.
     """
     context = get_context("spawn")
     reports, stop = context.Queue(), context.Event()
@@ -45,8 +48,14 @@ def make(waiting: Sequence[tuple[int, Study]], of: int, workers: int, progress: 
     try:
         longest_first = sorted(waiting, key=lambda pair: -_expected(pair[1]))
         futures = [(study, pool.submit(_make, study, number, of)) for number, study in longest_first]
-        while not all(future.done() for _, future in futures):
+        left = list(futures)
+        while left:
             _pass_on(reports, progress)
+            ended = [pair for pair in left if pair[1].done()]
+            left = [pair for pair in left if pair not in ended]
+            for study, future in ended:
+                if future.exception() is None:
+                    finished(study)
             time.sleep(PAUSE)
     except BaseException:
         stop.set()

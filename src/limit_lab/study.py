@@ -16,6 +16,7 @@ from limit_lab.microworld.checkpoint import has_base
 from limit_lab.plan import duration
 from limit_lab.progress import StudyProgress
 from limit_lab.side_by_side import at_once
+from limit_lab.tracking import Tracker
 
 
 def run(cells: list[Study]) -> Path:
@@ -26,11 +27,14 @@ def run(cells: list[Study]) -> Path:
     from limit_lab.model.bases import base_folder, content
 
     root = Path(cells[0].runs)
+    tracker = Tracker(cells[-1])
     _bases(cells)
     for study in cells:
         cell.ready(study)
-    made = _made(cells)
+    made = _made(cells, tracker)
     pairs = _pairs(cells, made)
+    for pair in pairs:
+        tracker.tell("pairs", pair)
     record = {"cells": list(dict.fromkeys(made)), "pairs": pairs, "command": command(), "base": content(base_folder(cells[-1]))}
     store.write_json(root / "studies" / cells[-1].study.name / "study.json", record)
     return report(cells)
@@ -47,8 +51,12 @@ def _bases(cells: list[Study]) -> None:
             pretrain.run(study)
 
 
-def _made(cells: list[Study]) -> list[str]:
+def _made(cells: list[Study], tracker: Tracker) -> list[str]:
     """Make every cell, those without a summary side by side where the hardware says so; returns their ids."""
+
+    def tell(study: Study) -> None:
+        tracker.tell("cells", cell.folder_of(study).name)
+
     # the untouched base is one cell whatever the seeds
     numbered = list({cell.folder_of(study): (at, study) for at, study in enumerate(cells, 1)}.values())
     waiting = [(at, study) for at, study in numbered if not (cell.folder_of(study) / "summary.json").is_file()]
@@ -63,10 +71,11 @@ def _made(cells: list[Study]) -> list[str]:
         )
     with StudyProgress(expected) as progress:
         if workers > 1:
-            side_by_side.make(waiting, len(cells), workers, progress)
+            side_by_side.make(waiting, len(cells), workers, progress, tell)
             numbered = [pair for pair in numbered if pair not in waiting]
         for at, study in numbered:
             cell.make(study, at, len(cells), progress)
+            tell(study)
     return [cell.folder_of(study).name for study in cells]
 
 
