@@ -19,7 +19,7 @@ from wandb.proto import wandb_internal_pb2
 import limit_lab
 from limit_lab import cell, preflight, tracking
 from limit_lab.compose import compose
-from limit_lab.config import Study, Tracking
+from limit_lab.config import Study, Tracking, plain
 from limit_lab.errors import ConfigError, LimitLabError
 from limit_lab.tracking import Tracker, connect
 from tests.commands import call, groups
@@ -286,3 +286,10 @@ def test_a_study_whose_tracking_fails_ends_as_any_other(tmp_path: Path) -> None:
     assert "the study goes on" in line
     assert done.stdout.splitlines()[0].startswith("tracking: offline")
     assert done.stdout.splitlines()[-1] == str(tmp_path / "runs/studies/tiny/index.html")
+
+
+def test_no_place_on_this_machine_is_told() -> None:
+    study = compose(["+experiment=real_rows", "data.dir=/home/someone/data", "mixture=lima_small"])
+    text = json.dumps(tracking._without_paths(plain(study)))
+    assert "/home/someone" not in text
+    assert '"lima"' in text

@@ -38,6 +38,9 @@ ID_LENGTH, TAG_LENGTH = 128, 64
 #: Parts of a cell's configuration that say nothing of the cell.
 CIRCUMSTANCES = ("do", "runs", "debug", "tracking", "report")
 
+#: Values of a configuration that are places on this machine.
+PATHS = (("data", "dir"), ("model", "path"), ("model", "tokenizer"), ("gauntlet", "data"), ("answers", "prompts"))
+
 Kind = Literal["cells", "pairs"]
 Row = Mapping[str, Any]
 
@@ -165,7 +168,7 @@ def heading(study: Study, kind: Kind, identity: str) -> dict[str, Any]:
     summary = store.read_json(root / kind / identity / "summary.json")
     cell = summary if kind == "cells" else store.read_json(root / "cells" / summary["cell"] / "summary.json")
     configured = cell["config"]
-    config = {key: value for key, value in configured.items() if key not in CIRCUMSTANCES}
+    config = _without_paths({key: value for key, value in configured.items() if key not in CIRCUMSTANCES})
     config |= {"size": sum(cell["samples"].values()), "fingerprint": cell["fingerprint"], "git": cell["provenance"]["git"]}
     if kind == "pairs":
         config |= {"cell": summary["cell"], "baseline": summary["baseline"], "judge": summary["judge"]}
@@ -179,6 +182,18 @@ def heading(study: Study, kind: Kind, identity: str) -> dict[str, Any]:
         "tags": list(dict.fromkeys(tag if len(tag) <= TAG_LENGTH else f"{tag[: TAG_LENGTH - 1]}…" for tag in tags)),
         "config": plain(config),
     }
+
+
+def _without_paths(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Where things lie on this machine says nothing of a cell and is nobody else's business."""
+    kept = {name: dict(node) if isinstance(node, Mapping) else node for name, node in config.items()}
+    for node, key in PATHS:
+        if isinstance(kept.get(node), dict):
+            kept[node].pop(key, None)
+    if isinstance(kept.get("data"), dict):
+        sources = kept["data"].get("sources", {})
+        kept["data"]["sources"] = {name: {k: v for k, v in one.items() if k != "file"} for name, one in sources.items()}
+    return kept
 
 
 def cell_parts(root: Path, identity: str) -> dict[str, Any]:
