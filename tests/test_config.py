@@ -15,7 +15,6 @@ from limit_lab.compose import compose
 from limit_lab.config import (
     Answers,
     Data,
-    Duration,
     Finetune,
     Gauntlet,
     Hardware,
@@ -25,10 +24,10 @@ from limit_lab.config import (
     Predicate,
     Source,
     Task,
-    documents,
     fingerprint,
     plain,
 )
+from limit_lab.durations import Duration, documents
 from limit_lab.errors import ConfigError
 
 

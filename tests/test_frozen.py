@@ -19,6 +19,11 @@ def said(*overrides: str) -> str:
     return statement(cells(compose(given), given), content(SHIPPED))
 
 
+def test_the_shipped_study_is_the_one_that_was_fixed() -> None:
+    assert said().startswith("As fixed before the numbers were seen: ")
+    assert compose(SHIPPED_STUDY).study.frozen == "fefe8df2a237"
+
+
 @pytest.mark.parametrize(
     "outside", ["seeds.training=3", "runs=elsewhere", "hardware.micro_batch=4doc", "microworld.part=development"]
 )

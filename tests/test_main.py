@@ -203,3 +203,11 @@ def test_completion_is_hydras_own(capsys: pytest.CaptureFixture[str]) -> None:
 def test_the_version_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
     assert door.main(["--version"]) == 0
     assert capsys.readouterr().out == f"limit_lab {limit_lab.__version__}\n"
+
+
+def test_hardware_threads_reach_what_torch_reads(user: list[str], calls: Calls, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "7")
+    assert door.main([*user, "mixture=lima"]) == 0
+    assert os.environ["OMP_NUM_THREADS"] == "7"
+    assert door.main([*user, "mixture=lima", "hardware.threads=3"]) == 0
+    assert os.environ["OMP_NUM_THREADS"] == "3"

@@ -85,6 +85,15 @@ def test_operations_of_one_token_of_mpt_7b(user: Path) -> None:
     assert estimate.hours(study) == pytest.approx(work / (312e12 * 0.4 * 8) / 3600)
 
 
+def test_the_seconds_of_each_stage_follow_from_weights_and_tokens(user: Path) -> None:
+    study = compose(["mixture=lima", "hardware.tflops=1", "hardware.mfu=0.5"], user)
+    found, weights = estimate.seconds(study), 12 * 4 * 128**2
+    assert found["finetune"] == pytest.approx(3600 * (estimate.hours(study) or 0))
+    assert found["raw"] == pytest.approx(2 * weights * study.gauntlet.tokens["raw"] / 0.5e12)
+    assert found["answers"] == pytest.approx(2 * estimate.parameters(study.model) * 300 * 120 / (0.5e12 * estimate.DECODING))
+    assert "finetune" not in estimate.seconds(compose(["mixture=none"], user))
+
+
 def test_long_means_are_cut_at_the_sequence_length(user: Path) -> None:
     expected = estimate.tokens(compose(["+experiment=real_rows", "mixture=lima_small"], user))
     assert expected is not None

@@ -17,6 +17,7 @@ import limit_lab
 from limit_lab import side_by_side
 from limit_lab.compose import compose
 from limit_lab.config import Hardware
+from limit_lab.grid import cells
 from tests.commands import call, groups, hear_interrupts, numbers
 
 #: Two tiny cells, one document a step.
@@ -41,6 +42,18 @@ def test_cells_side_by_side_give_the_numbers_of_cells_in_a_row(tmp_path: Path) -
     for name in ("1 lima_tiny", "2 both_tiny"):
         assert any(line.startswith(f"{name}: step ") for line in lines)
     assert lines[-1] == str(tmp_path / "side/runs/studies/tiny/index.html")
+
+
+def test_cells_asked_something_else_are_made_again(tmp_path: Path) -> None:
+    first, again, more = (made(tmp_path, "hardware.cells=2", *changes) for changes in ([], [], ["answers.limit=3"]))
+    assert first.returncode == again.returncode == more.returncode == 0, first.stderr + again.stderr + more.stderr
+    assert [line for line in again.stdout.splitlines() if "to make" in line] == []
+    assert "2 of 2 cells to make, 2 at a time" in more.stdout
+    assert {line.strip() for line in more.stdout.splitlines() if ": " in line} >= {
+        "1 lima_tiny: answers: 3 prompts",
+        "2 both_tiny: answers: 3 prompts",
+    }
+    assert "step" not in more.stdout
 
 
 def test_a_failing_cell_is_named_and_stops_no_other(tmp_path: Path) -> None:
@@ -94,12 +107,18 @@ def wait_still(paths: list[Path]) -> list[int]:
 
 
 @pytest.mark.parametrize(
-    ("hardware", "cells", "expected"),
+    ("hardware", "number", "expected"),
     [({"cells": 1}, 5, 1), ({"cells": 3}, 5, 3), ({"cells": 3}, 2, 2), ({"cells": None, "threads": 1}, 99, None)],
 )
-def test_as_many_as_the_hardware_says(hardware: dict[str, int | None], cells: int, expected: int | None) -> None:
-    study = replace(compose([]), hardware=Hardware(name="cpu", **hardware))  # type: ignore[arg-type]
-    assert side_by_side.at_once(study, cells) == (expected or min(99, len(os.sched_getaffinity(0))))
+def test_as_many_as_the_hardware_says(hardware: dict[str, int | None], number: int, expected: int | None) -> None:
+    study = replace(compose([]), hardware=Hardware(name="cpu", **hardware))
+    assert side_by_side.at_once(study, number) == (expected or min(99, len(os.sched_getaffinity(0))))
+
+
+def test_the_longest_cell_is_begun_first() -> None:
+    given = ["+experiment=micro_limit"]
+    order = side_by_side.longest_first(list(enumerate(cells(compose(given), given), 1)))
+    assert [study.mixture.name for _, study in order] == ["lima_plus_instruct", "lima", "instruct", "none"]
 
 
 def test_the_embedded_study_takes_one_thread_a_cell() -> None:

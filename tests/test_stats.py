@@ -36,7 +36,7 @@ def test_identical_samples_differ_by_exactly_zero(values: list[float]) -> None:
 @given(scores, st.randoms())
 def test_the_order_of_items_does_not_matter(values: list[float], random: object) -> None:
     rows = [(value, f"e{place % 4}") for place, value in enumerate(values)]
-    shuffled = sorted(rows, key=lambda _: random.random())  # type: ignore[attr-defined]
+    shuffled = sorted(rows, key=lambda _: random.random())
     one, other = (mean([value for value, _ in own], [cluster for _, cluster in own]) for own in (rows, shuffled))
     assert (one.low, one.high) == pytest.approx((other.low, other.high))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ import pytest
 from limit_lab import __main__ as door
 from limit_lab import cell, store
 from limit_lab.compose import compose
-from limit_lab.config import Study
+from limit_lab.config import Study, fingerprint
 from limit_lab.errors import LimitLabError
 from limit_lab.progress import StudyProgress
 from limit_lab.status import standing
@@ -34,8 +35,15 @@ def test_a_cell_waits_then_runs_then_has_stopped_or_failed_or_is_done(study: Stu
     store.write_json(folder / cell.FAILED, {"error": "the loss is nan at step 3: lower something."})
     failed = standing(study)
     assert (failed.state, failed.note) == ("failed", "the loss is nan at step 3: lower something.")
-    store.write_json(folder / "summary.json", {})
+    store.write_json(folder / "summary.json", {"asked": "something else"})
+    assert standing(study).state == "failed"
+    store.write_json(folder / "summary.json", {"asked": fingerprint(cell.asked(study))})
     assert standing(study).state == "done"
+
+
+def test_what_is_asked_of_the_development_part_is_kept_apart(study: Study) -> None:
+    development = replace(study, microworld=replace(study.microworld, part="development"))
+    assert cell.folder_of(development).name == cell.folder_of(study).name + "-development"
 
 
 def test_looking_writes_nothing(study: Study, tmp_path: Path) -> None:

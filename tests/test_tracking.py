@@ -233,7 +233,7 @@ def test_online_without_a_key_is_one_sentence_before_anything_starts(runs: Path)
 @pytest.mark.parametrize("changes", [{"mode": "onlin"}, {"kind": "wanb"}, {"project": "a/b"}, {"project": ""}])
 def test_other_values_are_refused(changes: dict[str, str]) -> None:
     with pytest.raises(ConfigError):
-        Tracking(name="wandb", **changes)  # type: ignore[arg-type]
+        Tracking(name="wandb", **changes)
 
 
 def test_a_server_that_does_not_answer_is_one_warning(

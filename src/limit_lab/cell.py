@@ -51,6 +51,22 @@ def folder_of(study: Study) -> Path:
     return Path(study.runs) / "cells" / f"{study.mixture.name}-{fingerprint(identity(study))}{part}"
 
 
+def asked(study: Study) -> dict[str, Any]:
+    """What a cell is asked, as far as the configuration tells: the suite, the decoding and the part of the world."""
+    suite = {key: value for key, value in plain(study.gauntlet).items() if key not in ("data", "batch_tokens", "tokens")}
+    decoding = {key: value for key, value in plain(study.answers).items() if key not in ("name", "prompts", "batch")}
+    return {"suite": suite, "decoding": decoding, "part": study.microworld.part}
+
+
+def finished(study: Study) -> bool:
+    """Whether the cell's summary is there and answers what is asked now. Raises: DataError for a damaged summary."""
+    summary = folder_of(study) / "summary.json"
+    if not summary.is_file():
+        return False
+    found = store.read_json(summary)
+    return isinstance(found, dict) and found.get("asked") == fingerprint(asked(study))
+
+
 def model_folder(study: Study) -> Path:
     """The folder whose model the evaluations see: the export, or the base itself for mixture=none."""
     from limit_lab.model.bases import base_folder
@@ -67,7 +83,7 @@ def ready(study: Study) -> None:
     from limit_lab.mixture.mix import mix as mix_rows
     from limit_lab.model.bases import base_folder, gauntlet_data, open_prompts, tokenizer_of
 
-    if not (folder_of(study) / "summary.json").is_file():
+    if not finished(study):
         from limit_lab.model.loading import read_config
 
         read_config(base_folder(study))
@@ -103,6 +119,8 @@ def _make(study: Study, number: int, of: int, progress: Stages) -> None:
     folder = folder_of(study)
     with store.locked(folder):
         print(f"cell {number}/{of}  {folder.name}", flush=True)
+        if not finished(study):  # an older summary would stand for records that are about to be replaced
+            (folder / "summary.json").unlink(missing_ok=True)
         mark = {"cell": fingerprint(identity(study))}
         at = partial(key, number, study)
         trained: dict[str, Any] = {"card": _no_card(study), "finetune": None}
@@ -124,6 +142,7 @@ def _make(study: Study, number: int, of: int, progress: Stages) -> None:
             "model": study.model.name,
             "samples": study.mixture.samples,
             "seeds": study.seeds,
+            "asked": fingerprint(asked(study)),
             "command": command(),
             "config": study,
             **trained,
@@ -187,8 +206,8 @@ def _gauntlet(study: Study, folder: Path, mark: Mapping[str, str], prompting: st
 
     data = gauntlet_data(study)
     tasks = {task.label: store.sha256(data / task.file) for task in study.gauntlet.tasks}
-    suite = {key: value for key, value in plain(study.gauntlet).items() if key not in ("data", "batch_tokens", "tokens")}
-    inputs = {**mark, "suite": suite, "files": tasks, "prompting": prompting, "part": study.microworld.part}
+    wanted = asked(study)
+    inputs = {**mark, "suite": wanted["suite"], "files": tasks, "prompting": prompting, "part": wanted["part"]}
 
     def work(place: Path) -> dict[str, Any]:
         from limit_lab.gauntlet import evaluate
@@ -214,8 +233,7 @@ def _answers(study: Study, folder: Path, mark: Mapping[str, str], begin: Begin) 
     from limit_lab.model.bases import open_prompts
 
     prompts = open_prompts(study)
-    decoding = {key: value for key, value in plain(study.answers).items() if key not in ("name", "prompts", "batch")}
-    inputs = {**mark, "decoding": decoding, "prompts": fingerprint(prompts)}
+    inputs = {**mark, "decoding": asked(study)["decoding"], "prompts": fingerprint(prompts)}
 
     def work(place: Path) -> dict[str, Any]:
         from limit_lab.model.answering import Decoding, answer

@@ -9,7 +9,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from limit_lab.config import Duration, Model, Study, documents
+from limit_lab.config import Model, Study
+from limit_lab.durations import Duration, documents
 
 GIB = 2**30
 #: Share of the assumed speed that one-token-at-a-time decoding reaches.

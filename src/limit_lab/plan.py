@@ -9,7 +9,8 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 
-from limit_lab.config import Study, documents
+from limit_lab.config import Study
+from limit_lab.durations import documents
 from limit_lab.errors import PreflightError
 from limit_lab.estimate import disk_gib, gauntlet_rows, host_gib, memory, pairs, prompts, schedule, seconds, tokens
 from limit_lab.microworld.checkpoint import has_base

@@ -46,8 +46,7 @@ def make(
     reports, stop = context.Queue(), context.Event()
     pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_begin, initargs=(reports, stop, os.getpid()))
     try:
-        longest_first = sorted(waiting, key=lambda pair: -_expected(pair[1]))
-        futures = [(study, pool.submit(_make, study, number, of)) for number, study in longest_first]
+        futures = [(study, pool.submit(_make, study, number, of)) for number, study in longest_first(waiting)]
         left = list(futures)
         while left:
             _pass_on(reports, progress)
@@ -68,8 +67,10 @@ def make(
         raise LimitLabError("\n".join(failed))
 
 
-def _expected(study: Study) -> float:
-    return sum(UNKNOWN if time is None else time for time in seconds(study).values())
+def longest_first(waiting: Sequence[tuple[int, Study]]) -> list[tuple[int, Study]]:
+    """The order in which cells are begun: a long one begun last would run alone."""
+    expected = {number: sum(UNKNOWN if time is None else time for time in seconds(study).values()) for number, study in waiting}
+    return sorted(waiting, key=lambda pair: -expected[pair[0]])
 
 
 def _failure(study: Study, future: Future[None]) -> str | None:

@@ -43,7 +43,7 @@ def standing(study: Study) -> Standing:
         folder = cell.folder_of(study)
     except (DataError, ModelError):
         return Standing(name=study.mixture.name, state="waiting", note="for its base or its data", seconds_left=left)
-    if (folder / "summary.json").is_file():
+    if cell.finished(study):
         return Standing(name=folder.name, state="done", note="", seconds_left=0.0)
     begun = sorted(folder.rglob("begun.json"), key=lambda path: path.stat().st_mtime)
     stage = str(begun[-1].parent.relative_to(folder)) if begun else ""

@@ -29,7 +29,8 @@ def run(cells: list[Study]) -> Path:
     root = Path(cells[0].runs)
     tracker = Tracker(cells[-1])
     _bases(cells)
-    for study in cells:
+    # training seeds change nothing of what is read
+    for study in {fingerprint({**plain(study), "seeds": study.seeds.subset}): study for study in cells}.values():
         cell.ready(study)
     made = _made(cells, tracker)
     pairs = _pairs(cells, made)
@@ -59,7 +60,7 @@ def _made(cells: list[Study], tracker: Tracker) -> list[str]:
 
     # the untouched base is one cell whatever the seeds
     numbered = list({cell.folder_of(study): (at, study) for at, study in enumerate(cells, 1)}.values())
-    waiting = [(at, study) for at, study in numbered if not (cell.folder_of(study) / "summary.json").is_file()]
+    waiting = [(at, study) for at, study in numbered if not cell.finished(study)]
     expected = {cell.key(at, study, stage): time for at, study in numbered for stage, time in seconds(study).items()}
     workers = at_once(cells[-1], len(waiting))
     if waiting:

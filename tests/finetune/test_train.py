@@ -41,7 +41,7 @@ def recipe(**changes: object) -> Finetune:
     base = Finetune(
         name="test", duration="2ep", batch="8doc", max_seq_tokens=32, learning_rate=1e-2, warmup="2step", precision="fp32"
     )
-    return replace(base, **changes)  # type: ignore[arg-type]
+    return replace(base, **changes)
 
 
 def losses(folder: Path) -> list[float]:
@@ -75,7 +75,7 @@ def test_an_interrupted_run_continues_to_bit_equal_losses_and_weights(tmp_path: 
     real = trainer.save
 
     def save_then_die(*arguments: object) -> None:
-        real(*arguments)  # type: ignore[arg-type]
+        real(*arguments)
         raise RuntimeError("killed")
 
     monkeypatch.setattr(trainer, "save", save_then_die)

@@ -54,7 +54,7 @@ def test_no_withheld_fact_is_told_or_asked(world: World, monkeypatch: pytest.Mon
             entity, attribute = arguments[place], arguments[place + 1]
             assert isinstance(entity, Entity)
             used.add((entity.key, str(attribute)))
-            return original(*arguments, **keywords)  # type: ignore[operator]
+            return original(*arguments, **keywords)
 
         monkeypatch.setattr(texts, name, spy)
     assert sum(1 for _ in pretraining_documents(world, DOCUMENTS, 0)) == DOCUMENTS

@@ -29,7 +29,7 @@ def build(
     root: Path, cells: list[str], pairs: list[str], predicates: list[Predicate] | None = None
 ) -> tuple[str, dict[str, Any]]:
     words = {"name": "mixtures", "predicates": predicates or [], "command": "python -m limit_lab do=report"}
-    page = report.write(root, cells, pairs, out=root / "out", **words)  # type: ignore[arg-type]
+    page = report.write(root, cells, pairs, out=root / "out", **words)
     assert page == root / "out" / "index.html"
     return page.read_text(encoding="utf-8"), json.loads((root / "out" / "report.json").read_text(encoding="utf-8"))
 

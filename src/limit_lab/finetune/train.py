@@ -19,7 +19,8 @@ from lightning.pytorch.callbacks import Callback
 from torch import Tensor
 
 from limit_lab import store
-from limit_lab.config import Duration, Finetune, Hardware, documents
+from limit_lab.config import Finetune, Hardware
+from limit_lab.durations import Duration, documents
 from limit_lab.errors import DataError, LimitLabError
 from limit_lab.finetune.batches import Batches, MicroBatch, MixtureData
 from limit_lab.finetune.module import Finetuning

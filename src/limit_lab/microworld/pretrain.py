@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
+import tokenizers
+from tokenizers import Regex, decoders, models, normalizers, pre_tokenizers, trainers
 
 from limit_lab import store
 from limit_lab.config import Finetune, Study
@@ -13,7 +15,7 @@ from limit_lab.microworld.checkpoint import made_at, recipe
 from limit_lab.microworld.samples import rows
 from limit_lab.microworld.texts import pretraining_documents
 from limit_lab.microworld.world import World
-from limit_lab.prompt import Document, render
+from limit_lab.prompt import Document, Tokenizer, render
 
 #: Shape of the base: about one million parameters.
 SHAPE = {"d_model": 128, "n_layers": 4, "n_heads": 4, "vocab_size": 2048, "max_seq_len": 256}
@@ -51,19 +53,9 @@ def _pretrain(study: Study, place: Path) -> dict[str, Any]:
     if not (place / "tokenizer" / "tokenizer.json").is_file():
         _write_tokenizer(world, seed, place / "tokenizer")
     tokenizer = load_tokenizer(place / "tokenizer")
-    documents = []
     wanted = study.microworld.pretrain_tokens
-    texts = pretraining_documents(world, wanted // TOKENS_PER_DOCUMENT, seed)
-    total = cut = 0
-    for number, text in enumerate(texts):
-        ids = [*tokenizer.encode(text, add_special_tokens=False), tokenizer.eos_token_id]
-        if len(ids) > SHAPE["max_seq_len"]:
-            cut += 1
-            ids = ids[: SHAPE["max_seq_len"]]
-        documents.append(Document(ids=ids, prompt_tokens=0, source="pretraining", row=number))
-        total += len(ids)
-        if total >= wanted:
-            break
+    documents, cut = tokenised(pretraining_documents(world, wanted // TOKENS_PER_DOCUMENT, seed), tokenizer, wanted)
+    total = sum(len(one.ids) for one in documents)
     model = MPT(MPTConfig(**SHAPE))
     model.initialise(seed)
     print(
@@ -77,6 +69,20 @@ def _pretrain(study: Study, place: Path) -> dict[str, Any]:
     outcome |= {"documents": len(documents), "cut_documents": cut}
     store.write_json(place / "model" / "recipe.json", {"recipe": recipe(study.microworld), **outcome})
     return outcome
+
+
+def tokenised(texts: Iterable[str], tokenizer: Tokenizer, wanted: int) -> tuple[list[Document], int]:
+    """Documents until they hold ``wanted`` tokens, and how many of them were cut at the end to fit the model."""
+    documents: list[Document] = []
+    total = cut = 0
+    for number, text in enumerate(texts):
+        ids = [*tokenizer.encode(text, add_special_tokens=False), tokenizer.eos_token_id]
+        cut += len(ids) > SHAPE["max_seq_len"]
+        documents.append(Document(ids=ids[: SHAPE["max_seq_len"]], prompt_tokens=0, source="pretraining", row=number))
+        total += len(documents[-1].ids)
+        if total >= wanted:
+            break
+    return documents, cut
 
 
 def pretraining_recipe(study: Study) -> Finetune:
@@ -99,7 +105,7 @@ def pretraining_recipe(study: Study) -> Finetune:
 
 def _write_tokenizer(world: World, seed: int, folder: Path) -> None:
     """A byte-level BPE in which a word is one token wherever it stands: inside the model a blank follows each newline."""
-    tokenizer = Tokenizer(models.BPE())
+    tokenizer = tokenizers.Tokenizer(models.BPE())
     tokenizer.normalizer = normalizers.Replace(Regex("\n(?=.)"), "\n ")
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
     tokenizer.decoder = decoders.Sequence([decoders.ByteLevel(), decoders.Replace("\n ", "\n")])
