@@ -59,11 +59,14 @@ def asked(study: Study) -> dict[str, Any]:
 
 
 def finished(study: Study) -> bool:
-    """Whether the cell's summary is there and answers what is asked now. Raises: DataError for a damaged summary."""
+    """Whether the cell's summary is there and answers what is asked now; a damaged one is written again from the stages."""
     summary = folder_of(study) / "summary.json"
     if not summary.is_file():
         return False
-    found = store.read_json(summary)
+    try:
+        found = store.read_json(summary)
+    except DataError:
+        return False
     return isinstance(found, dict) and found.get("asked") == fingerprint(asked(study))
 
 

@@ -9,9 +9,9 @@ from limit_lab.model.loading import load_tokenizer
 
 def test_documents_end_at_the_wanted_tokens_and_cuts_are_counted() -> None:
     tokenizer = load_tokenizer(SHIPPED)
-    documents, cut = tokenised(["one two.", "three " * 400, "four.", "never read"], tokenizer, wanted=262)
+    documents, cut = tokenised(["one two.", "three " * 400, "four.", "never read"], tokenizer, wanted=265)
     assert cut == 1
     assert [len(one.ids) for one in documents][1] == SHAPE["max_seq_len"]
     assert documents[0].ids[-1] == documents[-1].ids[-1] == tokenizer.eos_token_id
-    assert sum(len(one.ids) for one in documents) >= 262 > sum(len(one.ids) for one in documents[:-1])
+    assert sum(len(one.ids) for one in documents) >= 265 > sum(len(one.ids) for one in documents[:-1])
     assert len(documents) < 4
