@@ -6,7 +6,7 @@ import pytest
 
 from limit_lab.compose import compose
 from limit_lab.config import fingerprint
-from limit_lab.frozen import fixed, statement
+from limit_lab.frozen import base, fixed, statement
 from limit_lab.grid import cells
 from limit_lab.microworld.checkpoint import SHIPPED
 from limit_lab.model.bases import content
@@ -55,3 +55,18 @@ def test_a_study_without_a_fingerprint_is_told_its_own() -> None:
     study = cells(compose([]), [])
     found = fingerprint(fixed(study, content(SHIPPED)))
     assert f"study.frozen={found}" in statement(study, content(SHIPPED))
+
+
+@pytest.mark.parametrize(("grid", "stated"), [("micro_paper", "dd2e3c7ab33e"), ("micro_updates", "aebb9dd89c2e")])
+def test_the_shipped_grids_are_the_ones_that_were_fixed(grid: str, stated: str) -> None:
+    given = [f"+grid={grid}"]
+    study = cells(compose(given), given)
+    assert compose(given).study.frozen == stated
+    assert statement(study, base(study)).startswith("As fixed before the numbers were seen: ")
+
+
+def test_more_worlds_and_seeds_of_a_grid_stay_outside() -> None:
+    given = ["+grid=micro_paper"]
+    study = cells(compose(given), given)
+    fewer = [cell for cell in study if cell.microworld.seed < 3 and cell.seeds.training == 0]
+    assert fixed(fewer, base(fewer)) == fixed(study, base(study))

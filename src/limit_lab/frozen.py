@@ -8,10 +8,20 @@ from dataclasses import Field, fields
 from typing import Any
 
 from limit_lab.config import DISPLAY, NUMERICS, Finetune, Predicate, Study, Task, fingerprint, plain
+from limit_lab.microworld.checkpoint import recipe
+from limit_lab.model.bases import base_folder, content
 
 
-def fixed(cells: Sequence[Study], base: Mapping[str, str]) -> dict[str, Any]:
-    """Everything that could be tuned towards a result: base (its files' hashes), mixtures, recipe, tasks, judge, claims.
+def base(cells: Sequence[Study]) -> dict[str, Any]:
+    """What the cells start from: one base by its files' hashes; for several embedded worlds, how each base is pretrained."""
+    last = cells[-1]
+    if last.model.embedded and len({cell.microworld.seed for cell in cells}) > 1:
+        return {"pretrained": {key: value for key, value in recipe(last.microworld).items() if key != "seed"}}
+    return content(base_folder(last))
+
+
+def fixed(cells: Sequence[Study], base: Mapping[str, Any]) -> dict[str, Any]:
+    """Everything that could be tuned towards a result: `base`, mixtures, recipe, tasks, judge, claims.
 
     Seeds and the part of the embedded world that is asked stay outside: they are what the fixed rest is tried on.
     """
@@ -51,7 +61,7 @@ def _weights(study: Study) -> str | None:
     return weights_sha256()
 
 
-def statement(cells: Sequence[Study], base: Mapping[str, str]) -> str:
+def statement(cells: Sequence[Study], base: Mapping[str, Any]) -> str:
     """One sentence on whether this study is the one that was fixed beforehand."""
     stated, found = cells[-1].study.frozen, fingerprint(fixed(cells, base))
     what = "base, mixtures, recipe, tasks, decoding, judge and claims"

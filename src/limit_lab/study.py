@@ -6,12 +6,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from limit_lab import cell, provenance, side_by_side, store
+from limit_lab import cell, frozen, provenance, side_by_side, store
 from limit_lab.cell import command
 from limit_lab.config import Study, fingerprint, plain
 from limit_lab.errors import DataError
 from limit_lab.estimate import seconds
-from limit_lab.frozen import statement
 from limit_lab.microworld.checkpoint import has_base
 from limit_lab.plan import duration
 from limit_lab.progress import StudyProgress
@@ -24,8 +23,6 @@ def run(cells: list[Study]) -> Path:
 
     Raises: LimitLabError and its kinds, always before anything half-written counts as done.
     """
-    from limit_lab.model.bases import base_folder, content
-
     root = Path(cells[0].runs)
     tracker = Tracker(cells[-1])
     _bases(cells)
@@ -36,7 +33,7 @@ def run(cells: list[Study]) -> Path:
     pairs = _pairs(cells, made)
     for pair in pairs:
         tracker.tell("pairs", pair)
-    record = {"cells": list(dict.fromkeys(made)), "pairs": pairs, "command": command(), "base": content(base_folder(cells[-1]))}
+    record = {"cells": list(dict.fromkeys(made)), "pairs": pairs, "command": command(), "base": frozen.base(cells)}
     store.write_json(root / "studies" / cells[-1].study.name / "study.json", record)
     return report(cells)
 
@@ -93,7 +90,7 @@ def report(cells: list[Study]) -> Path:
         record["pairs"],
         name=study.study.name,
         predicates=study.study.predicates,
-        frozen=statement(cells, record["base"]),
+        frozen=frozen.statement(cells, record["base"]),
         command=record["command"],
         out=Path(study.report.out) if study.report.out else folder,
     )
