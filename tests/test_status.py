@@ -37,7 +37,7 @@ def test_a_cell_waits_then_runs_then_has_stopped_or_failed_or_is_done(study: Stu
     assert (failed.state, failed.note) == ("failed", "the loss is nan at step 3: lower something.")
     store.write_json(folder / "summary.json", {"asked": "something else"})
     assert standing(study).state == "failed"
-    store.write_json(folder / "summary.json", {"asked": fingerprint(cell.asked(study))})
+    store.write_json(folder / "summary.json", {"asked": fingerprint(cell.asked(study)), "identity": {}})
     assert standing(study).state == "done"
 
 

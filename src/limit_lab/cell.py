@@ -67,7 +67,7 @@ def finished(study: Study) -> bool:
         found = store.read_json(summary)
     except DataError:
         return False
-    return isinstance(found, dict) and found.get("asked") == fingerprint(asked(study))
+    return isinstance(found, dict) and "identity" in found and found.get("asked") == fingerprint(asked(study))
 
 
 def model_folder(study: Study) -> Path:
@@ -141,6 +141,7 @@ def _make(study: Study, number: int, of: int, progress: Stages) -> None:
             "kind": "cell",
             "id": folder.name,
             "fingerprint": mark["cell"],
+            "identity": identity(study),
             "label": study.mixture.name,
             "model": study.model.name,
             "samples": study.mixture.samples,
