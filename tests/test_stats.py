@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from limit_lab import stats
 from limit_lab.errors import EvalError
-from limit_lab.stats import Estimate, Sample, above, bootstrap, cluster_weights, mean
+from limit_lab.stats import Estimate, Sample, above, bootstrap, cluster_weights, combined, fieller, mean, student
 
 scores = st.lists(st.sampled_from([0.0, 0.5, 1.0]), min_size=4, max_size=60)
 
@@ -90,3 +90,42 @@ def test_a_statistic_without_values_is_an_error() -> None:
 )
 def test_verdicts_go_by_the_whole_interval(threshold: float, verdict: str) -> None:
     assert above(Estimate(0.5, 0.4, 0.6, 10, 10), threshold) == verdict
+
+
+replicates = st.lists(st.tuples(st.floats(-1, 1), st.floats(2, 3)), min_size=3, max_size=8)
+
+
+@settings(max_examples=60, deadline=None)
+@given(replicates)
+def test_the_ends_of_a_ratio_are_where_the_contrast_touches_zero(values: list[tuple[float, float]]) -> None:
+    above_line, below_line = zip(*values, strict=True)
+    try:
+        ratio, low, high = fieller(above_line, below_line)
+    except EvalError:
+        return  # the denominator's own interval holds 0: checked below
+    assert low <= ratio <= high
+    for end in (low, high):
+        mean, left, right = student([a - end * b for a, b in values])
+        assert min(abs(left), abs(right)) == pytest.approx(0, abs=1e-6 * max(1.0, abs(end), right - left))
+        assert left - 1e-6 <= mean <= right + 1e-6
+
+
+def test_a_ratio_over_nothing_has_no_bounds() -> None:
+    with pytest.raises(EvalError, match="more replicates"):
+        fieller([1.0, 2.0, 3.0], [0.1, -0.1, 0.05])
+
+
+def test_students_interval_holds_the_truth_as_often_as_it_says() -> None:
+    rng = np.random.default_rng(1)
+    held = 0
+    for _ in range(2000):
+        _, low, high = student(list(rng.normal(size=4)))
+        held += low <= 0 <= high
+    assert 0.935 < held / 2000 < 0.965
+    with pytest.raises(EvalError, match="another seed or world"):
+        student([1.0])
+
+
+def test_independent_reaches_add_in_squares() -> None:
+    assert combined(10.0, (7.0, 13.0), (6.0, 14.0)) == pytest.approx((5.0, 15.0))
+    assert combined(1.0, (1.0, 1.0), (0.5, 2.0)) == pytest.approx((0.5, 2.0))

@@ -8,6 +8,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from limit_lab.report.arms import Arm, Comparison, arms, comparisons
+from limit_lab.report.records import load
+
 ENTITIES = [f"entity-{number}" for number in range(40)]
 GROUPS = ("elicitation", "injection")
 #: label -> (type, category, baseline, partner)
@@ -70,27 +73,46 @@ def write_cell(
     items: int = 120,
     grouped: bool = True,
     average: Sequence[str] = (),
+    replicate: tuple[int, int] = (0, 0),
     **changes: Any,
 ) -> str:
-    """Write one cell's records and return its id; ``changes`` replace entries of its summary."""
+    """Write one cell's records and return its id.
+
+    ``replicate``: its world and training seed; ``changes`` replace entries of its summary.
+    """
     samples = SAMPLES.get(label, {"rows": 1000})
-    folder = root / "cells" / f"{label}-0123456789ab"
+    seed, training = replicate
+    mark = "0123456789ab" if replicate == (0, 0) else f"{seed}{training}cdef6789ab"
+    folder = root / "cells" / f"{label}-{mark}"
+    salt = "" if replicate == (0, 0) else str(replicate)
     gauntlet: dict[str, Any] = {"suite": "microworld"}
     for prompting, shares in zip(("raw", "template"), accuracy, strict=False):
-        gauntlet[prompting] = _suite(folder, f"{label}{prompting}", prompting, shares, items, grouped, average)
+        gauntlet[prompting] = _suite(folder, f"{label}{prompting}{salt}", prompting, shares, items, grouped, average)
     texts = answers or [f"{label} answers prompt {place}, at some length." for place in range(60)]
     dump_rows(folder / "answers" / "answers.jsonl", [_answer(place, text) for place, text in enumerate(texts)])
     summary = {
         "schema": 1,
         "kind": "cell",
         "id": folder.name,
-        "fingerprint": "0123456789ab",
+        "fingerprint": mark,
+        "identity": {
+            "numerics": 1,
+            "base": {"model.safetensors": str(seed)},
+            "samples": samples,
+            "sources": {"rows": str(seed)},
+        },
+        "asked": "the same",
         "label": label,
         "model": "micro",
         "samples": samples,
-        "seeds": {"subset": 0, "training": 0},
+        "seeds": {"subset": 0, "training": training},
         "command": f"python -m limit_lab mixture={label}",
-        "config": {"gauntlet": {"average": list(average)}, "hardware": {"accelerator": "cpu", "devices": 1}},
+        "config": {
+            "gauntlet": {"average": list(average)},
+            "hardware": {"accelerator": "cpu", "devices": 1},
+            "model": {"embedded": True},
+            "microworld": {"seed": seed, "part": "test"},
+        },
         "card": _card(samples),
         "finetune": _finetune(sum(samples.values())),
         "gauntlet": gauntlet,
@@ -200,6 +222,13 @@ def write_pair(
     }
     dump(folder / "summary.json", summary)
     return folder.name
+
+
+def read(root: Path, cells: Sequence[str], pairs: Sequence[str]) -> tuple[list[Arm], list[Comparison]]:
+    """The named records as the report groups them."""
+    records, judged = load(root, cells, pairs)
+    found = arms(records)
+    return found, comparisons(judged, found)
 
 
 def write_study(root: Path) -> tuple[list[str], list[str]]:

@@ -68,7 +68,9 @@ def test_the_plane_goes_when_there_is_nothing_to_show(tmp_path: Path) -> None:
     assert (tmp_path / "out" / "plane.svg").is_file()
     write(tmp_path, cells, [])
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
+        "curves.svg",
         "index.html",
+        "matrices.svg",
         "paradigms.svg",
         "report.json",
         "report.md",
@@ -79,11 +81,11 @@ def test_the_plane_goes_when_there_is_nothing_to_show(tmp_path: Path) -> None:
 def test_the_short_form_has_the_numbers_of_the_page(out: Path) -> None:
     short, page = ((out / name).read_text(encoding="utf-8") for name in ("report.md", "index.html"))
     shown = re.sub(r"\s+", " ", re.sub(r"<[^>]+>", "", page))
-    numbers = re.findall(rf"−?\d+\.\d {INTERVAL}", short)
+    numbers = re.findall(rf"−?\d+\.\d†? {INTERVAL}", short)
     assert len(numbers) >= 15
     assert all(number in shown for number in numbers)
     assert len(re.findall(INTERVAL, short)) == len(numbers)
-    bare = re.sub(rf"−?\d+\.\d {INTERVAL}", "", short)
+    bare = re.sub(rf"−?\d+\.\d†? {INTERVAL}", "", short)
     assert not re.findall(r"\d\.\d", bare)  # no measured number without its interval
     for sentence in json.loads((out / "report.json").read_text(encoding="utf-8"))["answer"]:
         assert words(sentence) in short
@@ -95,13 +97,15 @@ def test_the_short_form_tells_claims_figures_and_command(out: Path) -> None:
     assert "| Nobody wins | not determined: there is no cell nobody | – |" in short
     assert "](paradigms.svg)" in short
     assert "](plane.svg)" in short
+    assert "](curves.svg)" in short
+    assert "](matrices.svg)" in short
     assert short.endswith("    limit-lab study=a\n")
     widths: dict[str, set[int]] = {}
     for block in short.split("\n\n"):
         lines = [line for line in block.split("\n") if line.startswith("|")]
         widths[block] = {len(re.findall(r"(?<!\\)\|", line)) for line in lines}
     assert all(len(found) <= 1 for found in widths.values())
-    assert sum(len(found) for found in widths.values()) == 2
+    assert sum(len(found) for found in widths.values()) == 3
 
 
 @pytest.mark.parametrize(

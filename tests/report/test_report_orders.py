@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 
 from limit_lab.report.orders import orders
-from limit_lab.report.records import load
 from tests.report import report_world as world
 
 
@@ -26,7 +25,7 @@ def test_orders_are_counted_over_weightings(tmp_path: Path) -> None:
     worse = world.write_pair(tmp_path, cells[2], cells[0], [0.0, 0.0])
     reweigh(tmp_path, better, [0, 0], [[1, 0, 0, 1], [1, 0, 1, 1]])  # rates 1, 0, .5, 1
     reweigh(tmp_path, worse, [2, 1], [[0, 1, 0, 1], [0, 1, 0, 0]])  # rates 0, 1, 0, .5
-    (found,) = orders(load(tmp_path, cells, [better, worse])[1])
+    (found,) = orders(world.read(tmp_path, cells, [better, worse])[1])
     assert list(found.full) == ["instruct", "lima", "none"]  # .5 ties with the baseline's .5: by name
     assert list(found.facts) == ["none", "lima", "instruct"]
     assert found.weightings == 4
@@ -39,4 +38,4 @@ def test_orders_are_counted_over_weightings(tmp_path: Path) -> None:
 def test_a_judge_without_facts_has_no_orders(tmp_path: Path) -> None:
     cells = [world.write_cell(tmp_path, label, world.ACCURACY[label]) for label in ("lima", "instruct")]
     pair = world.write_pair(tmp_path, cells[1], cells[0], [1.0, 0.0], judge="length", plain=True)
-    assert orders(load(tmp_path, cells, [pair])[1]) == []
+    assert orders(world.read(tmp_path, cells, [pair])[1]) == []

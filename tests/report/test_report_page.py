@@ -77,7 +77,7 @@ def test_the_page_loads_and_runs_nothing(study: tuple[Path, str, dict[str, Any]]
 
 def test_figures_are_xml_with_titles_and_no_date(study: tuple[Path, str, dict[str, Any]]) -> None:
     figures = re.findall(r"<svg.*?</svg>", study[1], flags=re.DOTALL)
-    assert len(figures) == 6
+    assert len(figures) == 10
     for figure in figures:
         root = ElementTree.fromstring(figure)
         title = root.find("{http://www.w3.org/2000/svg}title")
@@ -246,16 +246,6 @@ def test_cells_made_differently_are_shown_beside_each_other(tmp_path: Path) -> N
     assert "Made under different conditions" in page
     assert "uncommitted changes" in page
     assert "No judge has compared any answers" in page
-
-
-def test_one_label_with_two_seeds_is_told_apart(tmp_path: Path) -> None:
-    first = world.write_cell(tmp_path, "lima", world.ACCURACY["lima"])
-    folder = tmp_path / "cells" / "lima-other"
-    shutil.copytree(tmp_path / "cells" / first, folder)
-    summary = json.loads((folder / "summary.json").read_text())
-    world.dump(folder / "summary.json", summary | {"id": folder.name, "seeds": {"subset": 0, "training": 1}})
-    _, numbers = build(tmp_path, [first, folder.name], [])
-    assert list(numbers["cells"]) == ["lima s0.0", "lima s0.1"]
 
 
 def test_missing_records_say_what_to_do(tmp_path: Path) -> None:

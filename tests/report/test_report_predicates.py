@@ -9,7 +9,6 @@ import pytest
 
 from limit_lab.config import Predicate
 from limit_lab.report.predicates import Finding, findings
-from limit_lab.report.records import load
 from tests.report import report_world as world
 
 
@@ -20,7 +19,7 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[str], li
 
 
 def judge(study: tuple[Path, list[str], list[str]], **words: Any) -> Finding:
-    return findings([Predicate(claim="a claim", **words)], *load(*study))[0]
+    return findings([Predicate(claim="a claim", **words)], *world.read(*study))[0]
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ import json
 import random
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 from limit_lab.microworld.templates import POOLS
 from limit_lab.microworld.world import Entity, World
@@ -62,8 +62,7 @@ class Components:
         return self.correct_claims - self.wrong_claims
 
     def total(self, weights: Mapping[str, float] = WEIGHTS) -> float:
-        values = asdict(self)
-        return sum(weight * float(values[name]) for name, weight in weights.items())
+        return sum(weight * float(getattr(self, name)) for name, weight in weights.items())
 
 
 def weights_sha256() -> str:

@@ -5,18 +5,34 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
+from limit_lab.report.arms import Arm, Comparison
 from limit_lab.report.origin import provisional
 from limit_lab.report.predicates import Finding
-from limit_lab.report.records import Cell, Pair
+from limit_lab.report.records import Missing
 from limit_lab.report.scores import Scores, average
-from limit_lab.stats import Estimate, Verdict
+from limit_lab.stats import Basis, Estimate, Verdict
+
+#: What an interval answers and what it leaves out.
+READING: dict[Basis, str] = {
+    "items": "They answer: had other items of the same kind been asked, how far would the number move? They do not cover another "
+    "world or test set, another pretraining run, another draw of training rows or another training seed. Differences are taken "
+    "within the same resampled entities, so they may be clear even where two intervals overlap.",
+    "seeds": "They answer: had other items been asked and other seeds been drawn, how far would the number move? They do not cover "
+    "another world or test set or another pretraining run. Differences are taken seed against seed, so they may be clear even "
+    "where two intervals overlap. What has one seed only rests on its items alone.",
+    "worlds": "They answer: in another world, with its own facts, pretraining, training rows, seeds and items, how far would the "
+    "number move? They do not cover another kind of world, model size or recipe. Differences are taken world against world and "
+    "seed against seed, so they may be clear even where two intervals overlap. What has one world only rests on its items alone.",
+}
 
 #: Rates nearer to one half than this are called close.
 CLOSE = 0.10
 
 
-def sentences(cells: Sequence[Cell], pairs: Sequence[Pair], scores: Scores, found: Sequence[Finding]) -> list[str]:
-    """A few sentences: claims, benchmarks, template, judge, mixtures, and what the intervals leave out."""
+def sentences(
+    cells: Sequence[Arm], pairs: Sequence[Comparison], scores: Scores, found: Sequence[Finding], missing: Sequence[Missing]
+) -> list[str]:
+    """A few sentences: claims, benchmarks, template, judge, mixtures, what is missing, and what the intervals leave out."""
     judged = same_judge(pairs)
     parts = [
         _claims(found) + _provisional(cells, found),
@@ -25,14 +41,41 @@ def sentences(cells: Sequence[Cell], pairs: Sequence[Pair], scores: Scores, foun
         _judge(cells, judged, scores),
         _mixtures(cells, judged, scores),
     ]
-    parts.append("All intervals cover the choice of items only, not a second world, pretraining run or training seed.")
+    if missing:
+        states = Counter(one.state for one in missing)
+        told = listed([f"{count} {state}" for state, count in states.items()])
+        parts.append(f"The study is not complete: of its cells {told}; they are named below and counted nowhere.")
+    parts.append(covered(cells))
     return [part for part in parts if part]
 
 
-def same_judge(pairs: Sequence[Pair]) -> list[Pair]:
-    """The pairs that one figure may show together: one judge, one baseline; a judge with preferences comes first."""
+def basis(cells: Sequence[Arm]) -> Basis:
+    """What the intervals of the arm with the most replicates rest on."""
+    worlds, seeds = _counts(cells)
+    return "worlds" if worlds > 1 else "seeds" if seeds > 1 else "items"
+
+
+def _counts(cells: Sequence[Arm]) -> tuple[int, int]:
+    """The most worlds of an arm, and the most seeds that it has in one world."""
+    worlds = [Counter(key.world for key in arm.cells) for arm in cells]
+    return max(map(len, worlds)), max(max(own.values()) for own in worlds)
+
+
+def covered(cells: Sequence[Arm]) -> str:
+    """What the intervals of these arms cover, and what they leave out."""
+    worlds, seeds = _counts(cells)
+    if worlds > 1:
+        own = f"{seeds} training seeds each" if seeds > 1 else "one training seed each"
+        return f"Intervals cover the choice of world: {worlds} of them, each with its own facts, pretraining and items, {own}."
+    if seeds > 1:
+        return f"Intervals cover the choice of items and of seeds ({seeds}), not a second world or pretraining run."
+    return "All intervals cover the choice of items only, not a second world, pretraining run or training seed."
+
+
+def same_judge(pairs: Sequence[Comparison]) -> list[Comparison]:
+    """The comparisons that one figure may show together: one judge, one baseline's label; preference judges come first."""
     ordered = sorted(pairs, key=lambda pair: not pair.prefers)
-    return [p for p in ordered if p.judge == ordered[0].judge and p.baseline is ordered[0].baseline]
+    return [p for p in ordered if p.judge == ordered[0].judge and p.baseline.label == ordered[0].baseline.label]
 
 
 def standing(rate: Estimate) -> str:
@@ -59,14 +102,14 @@ def _named(found: Sequence[Finding], verdict: Verdict) -> str:
     return "" if verdict == "yes" else f" ({', '.join(claims)})"
 
 
-def _provisional(cells: Sequence[Cell], found: Sequence[Finding]) -> str:
-    if not provisional(cells):
+def _provisional(cells: Sequence[Arm], found: Sequence[Finding]) -> str:
+    if not provisional([arm.first for arm in cells]):
         return ""
     text = " The items are the development part, which may be looked at while tasks and recipe are chosen"
     return text + (": these verdicts are provisional." if found else ".")
 
 
-def _benchmarks(cells: Sequence[Cell]) -> str:
+def _benchmarks(cells: Sequence[Arm]) -> str:
     """Who leads, by how much over the next and over the untouched base; empty with fewer than two averages."""
     ranked = _ranked(cells, "raw")
     if len(ranked) < 2:
@@ -82,7 +125,7 @@ def _benchmarks(cells: Sequence[Cell]) -> str:
     return text + "."
 
 
-def _template(cells: Sequence[Cell]) -> str:
+def _template(cells: Sequence[Arm]) -> str:
     """Said only where the other way of asking names another leader."""
     raw, template = _ranked(cells, "raw"), _ranked(cells, "template")
     if len(template) < 2 or len(raw) < 2 or template[0] is raw[0]:
@@ -91,7 +134,7 @@ def _template(cells: Sequence[Cell]) -> str:
     return f"Asked inside the instruction template, a separate measure, {template[0].name} scores highest with {best.text()}."
 
 
-def _judge(cells: Sequence[Cell], pairs: Sequence[Pair], scores: Scores) -> str:
+def _judge(cells: Sequence[Arm], pairs: Sequence[Comparison], scores: Scores) -> str:
     """Whom the judge prefers to whom, how near the best cell comes, and whether the benchmarks say otherwise."""
     if not pairs:
         return "No judge has compared any answers yet."
@@ -114,7 +157,7 @@ def _judge(cells: Sequence[Cell], pairs: Sequence[Pair], scores: Scores) -> str:
     return text + "." + _conflict(cells, best, rate)
 
 
-def _conflict(cells: Sequence[Cell], best: Pair, rate: Estimate) -> str:
+def _conflict(cells: Sequence[Arm], best: Comparison, rate: Estimate) -> str:
     """The distance on the benchmarks of the cell that the judge clearly prefers, when it is clearly not their leader."""
     ranked = _ranked(cells, "raw")
     preferred = best.cell if rate.low > 0.5 else best.baseline if rate.high < 0.5 else None
@@ -127,7 +170,7 @@ def _conflict(cells: Sequence[Cell], best: Pair, rate: Estimate) -> str:
     return f" The two paradigms disagree: on the benchmarks {preferred.name} lies {distance}."
 
 
-def _mixtures(cells: Sequence[Cell], pairs: Sequence[Pair], scores: Scores) -> str:
+def _mixtures(cells: Sequence[Arm], pairs: Sequence[Comparison], scores: Scores) -> str:
     """How the cell made of several sources fares under both paradigms; of several such cells, the most preferred."""
     mixed = [pair for pair in pairs if len(pair.cell.summary["samples"]) > 1 and pair.prefers]
     ranked = _ranked(cells, "raw")
@@ -146,15 +189,15 @@ def _mixtures(cells: Sequence[Cell], pairs: Sequence[Pair], scores: Scores) -> s
     return f"{text} and wins {rate.text()} % against {best.baseline.name}: {where}."
 
 
-def _best(pairs: Sequence[Pair], scores: Scores) -> Pair:
+def _best(pairs: Sequence[Comparison], scores: Scores) -> Comparison:
     return max(pairs, key=lambda pair: scores.pairs[pair.id].rate.value)
 
 
-def _lead(one: Cell, other: Cell) -> Estimate:
+def _lead(one: Arm, other: Arm) -> Estimate:
     return (average(one, "raw") - average(other, "raw")).estimate()
 
 
-def _ranked(cells: Sequence[Cell], prompting: str) -> list[Cell]:
+def _ranked(cells: Sequence[Arm], prompting: str) -> list[Arm]:
     have = [cell for cell in cells if prompting in cell.suites and cell.suites[prompting].average]
     return sorted(have, key=lambda cell: -average(cell, prompting).estimate().value)
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from limit_lab.report.records import Cell
-from limit_lab.report.tables import NOT_STATED, Table, steps
+from limit_lab.report.arms import Arm
+from limit_lab.report.records import NOT_STATED
+from limit_lab.report.tables import Table, steps
 
 
-def totals_table(cells: Sequence[Cell]) -> Table:
+def totals_table(cells: Sequence[Arm]) -> Table:
     """What every cell was trained on and for how long; the untouched base has a row of dashes."""
     keys = list(dict.fromkeys(key for cell in cells for key in cell.summary["card"] if key != "sources"))
     rows = []
@@ -20,7 +21,7 @@ def totals_table(cells: Sequence[Cell]) -> Table:
     return Table("Totals", ["cell", *(key.replace("_", " ") for key in keys), "steps", "loss, first → last step"], rows)
 
 
-def sources_table(cells: Sequence[Cell]) -> Table | None:
+def sources_table(cells: Sequence[Arm]) -> Table | None:
     """One row for each source of each cell: what was kept and lost, its shares, and how varied it is."""
     rows = [
         [

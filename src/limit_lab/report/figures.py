@@ -21,6 +21,7 @@ COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#7
 GLYPHS = {"o": "●", "s": "■", "D": "◆", "^": "▲", "v": "▼", "P": "✚", "X": "✖"}
 MARKERS = tuple(GLYPHS)
 BASE = ("#7d8590", "o")
+ABOVE, BELOW = "#009e73", "#d55e00"
 STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
     "svg.hashsalt": "limit_lab",
@@ -67,7 +68,8 @@ class Dot:
 def marks(names: Sequence[str], untouched: Sequence[str]) -> dict[str, Mark]:
     """A colour and a shape for every cell, the same in all figures; the untouched base is grey."""
     tuned = [name for name in names if name not in untouched]
-    found = {name: Mark(COLOURS[i % len(COLOURS)], MARKERS[i % len(MARKERS)]) for i, name in enumerate(tuned)}
+    turn = len(COLOURS)
+    found = {name: Mark(COLOURS[i % turn], MARKERS[(i + i // turn) % len(MARKERS)]) for i, name in enumerate(tuned)}
     return {name: found.get(name, Mark(*BASE)) for name in names}
 
 
@@ -138,6 +140,69 @@ def plane(
         axes.set_ylabel(axes_named[1])
         _label(figure, axes, points)
         told = [f"{name}: {x.text()} and {y.text()}" for name, (x, y) in points.items()]
+        return _svg(figure, key, title, "; ".join(told))
+
+
+def curves(
+    key: str,
+    title: str,
+    axis: str,
+    drawn: Sequence[tuple[str, Sequence[tuple[int, Estimate]]]],
+    level: tuple[str, Estimate] | None,
+) -> str:
+    """Values in percent against samples (logarithmic), each with its interval; a grey band for what has no samples."""
+    with _style():
+        figure, axes = _panel(4.8, 3.4)
+        for place, (name, points) in enumerate(drawn):
+            mark = Mark(COLOURS[place % len(COLOURS)], MARKERS[place % len(MARKERS)])
+            x = [size * (1 + 0.025 * (place - (len(drawn) - 1) / 2)) for size, _ in points]  # so that intervals stand apart
+            y = [found.value * 100 for _, found in points]
+            axes.plot(x, y, color=mark.colour, marker=mark.marker, markersize=6, linewidth=1.4, label=name)
+            for across, (_, found) in zip(x, points, strict=True):
+                axes.plot([across] * 2, [found.low * 100, found.high * 100], color=mark.colour, linewidth=1.4)
+        if level is not None:
+            name, found = level
+            axes.axhspan(found.low * 100, found.high * 100, color=BASE[0], alpha=0.18, linewidth=0)
+            axes.axhline(found.value * 100, color=BASE[0], linewidth=1.2, label=name)
+        axes.set_xscale("log")
+        sizes = sorted({size for _, points in drawn for size, _ in points})
+        axes.set_xticks(sizes, [_thousands(size) for size in sizes])
+        axes.minorticks_off()
+        axes.set_xlabel("samples")
+        axes.set_ylabel(axis)
+        axes.grid(color=GRID, linewidth=0.8)
+        axes.set_axisbelow(True)
+        axes.legend(frameon=False, fontsize=8, labelcolor=INK, loc="upper left", bbox_to_anchor=(0, -0.2), ncols=2)
+        told = [f"{name}: " + ", ".join(f"{size:,} samples {one.text()}" for size, one in points) for name, points in drawn]
+        return _svg(figure, key, title, "; ".join(told))
+
+
+def _thousands(count: int) -> str:
+    return f"{count / 1000:g}k" if count >= 1000 else str(count)
+
+
+def matrix(key: str, title: str, names: Sequence[str], values: Mapping[tuple[str, str], Estimate], even: float) -> str:
+    """One field for each couple of cells, the row against the column, in percent; bold where ``even`` lies outside."""
+    side = 0.52 * len(names)
+    with _style():
+        figure, axes = _panel(1.9 + side, 1.5 + 0.62 * side)
+        reach = max((abs(one.value - even) for one in values.values()), default=1.0) or 1.0
+        for (row, column), one in values.items():
+            x, y = names.index(column), names.index(row)
+            clear = one.low > even or one.high < even
+            shade = ABOVE if one.value > even else BELOW
+            alpha = 0.08 + 0.5 * abs(one.value - even) / reach if clear else 0.04
+            axes.fill_between([x - 0.5, x + 0.5], y - 0.5, y + 0.5, color=shade, alpha=alpha, linewidth=0)
+            text = f"{one.value * 100:{'+' if even == 0 else ''}.0f}".replace("-", "−")
+            axes.text(x, y, text, ha="center", va="center", color=INK, weight="bold" if clear else "normal", fontsize=9)
+        axes.set_xlim(-0.5, len(names) - 0.5)
+        axes.set_ylim(len(names) - 0.5, -0.5)
+        axes.set_xticks(range(len(names)), names, rotation=40, ha="right", color=INK, fontsize=8.5)
+        axes.set_yticks(range(len(names)), names, color=INK, fontsize=8.5)
+        axes.tick_params(length=0)
+        for spine in axes.spines.values():
+            spine.set_visible(False)
+        told = [f"{row} against {column}: {one.text()}" for (row, column), one in values.items()]
         return _svg(figure, key, title, "; ".join(told))
 
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from limit_lab.report.arms import Arm, Comparison
 from limit_lab.report.orders import Orders
-from limit_lab.report.records import Cell, Pair
+from limit_lab.report.records import NOT_STATED
 from limit_lab.report.scores import Scores
-from limit_lab.report.tables import EVEN, NOT_STATED, Number, Table
+from limit_lab.report.tables import EVEN, Number, Table
 
 COMPONENTS = {
     "correct_claims": "correct claims",
@@ -19,12 +20,12 @@ COMPONENTS = {
 }
 
 
-def component_table(pairs: Sequence[Pair], scores: Scores) -> Table | None:
+def component_table(pairs: Sequence[Comparison], scores: Scores) -> Table | None:
     """The judge's score of every cell, and what it saw in the answers as it recorded it; the first judge with components."""
-    described = [pair for pair in pairs if pair.summary.get("components")]
+    described = [pair for pair in pairs if pair.components]
     seen: dict[str, tuple[Number, Mapping[str, Any]]] = {}
     for pair in [pair for pair in described if pair.judge == described[0].judge]:
-        own, parts = scores.pairs[pair.id], pair.summary["components"]
+        own, parts = scores.pairs[pair.id], pair.components
         seen.setdefault(pair.baseline.name, (Number(own.score_baseline, 1.0, 2), parts["baseline"]))
         seen.setdefault(pair.cell.name, (Number(own.score_cell, 1.0, 2), parts["cell"]))
     if not seen:
@@ -39,12 +40,12 @@ def component_table(pairs: Sequence[Pair], scores: Scores) -> Table | None:
     return Table(f"What the judge {described[0].judge} found in the answers", columns, rows, note)
 
 
-def phrasing_table(pairs: Sequence[Pair], scores: Scores) -> Table:
+def phrasing_table(pairs: Sequence[Comparison], scores: Scores) -> Table:
     """Rates by judge and baseline: all prompts, by facts alone, on phrasings met and never met in training."""
     rows: list[list[str | Number]] = []
     for pair in pairs:
         own = scores.pairs[pair.id]
-        counts = f"{pair.summary['wins']} / {pair.summary['ties']} / {pair.summary['losses']}"
+        counts = " / ".join(f"{count:,}" for count in pair.counts)
         numbers = [Number(value) if value else NOT_STATED for value in (own.rate, own.facts, own.seen, own.unseen)]
         what = "win rate" if pair.prefers else "no preference judge"
         rows.append([f"{pair.cell.name} against {pair.baseline.name}", f"{pair.judge} ({what})", counts, *numbers])
@@ -63,7 +64,7 @@ def phrasing_table(pairs: Sequence[Pair], scores: Scores) -> Table:
     return Table("Pairs", [columns[i] for i in kept], [[row[i] for i in kept] for row in rows], note)
 
 
-def order_table(order: Orders, pairs: Sequence[Pair], scores: Scores) -> Table:
+def order_table(order: Orders, pairs: Sequence[Comparison], scores: Scores) -> Table:
     """The judge's order beside the one by facts alone, and how many random weightings of its components keep it."""
     own = {p.cell.name: scores.pairs[p.id] for p in pairs if p.judge == order.judge and p.baseline.name == order.baseline}
     rows: list[list[str | Number]] = []
@@ -86,7 +87,7 @@ def order_table(order: Orders, pairs: Sequence[Pair], scores: Scores) -> Table:
     return Table(f"Does the order depend on the weights of the judge {order.judge}?", columns, rows, note)
 
 
-def length_table(cells: Sequence[Cell]) -> Table | None:
+def length_table(cells: Sequence[Arm]) -> Table | None:
     rows = []
     for cell in cells:
         answers = cell.summary["answers"]

@@ -6,7 +6,8 @@ import re
 from collections.abc import Sequence
 
 from limit_lab.report.predicates import Finding
-from limit_lab.report.tables import NOT_STATED, Number, Table, claim_measured, claim_unit, typeset
+from limit_lab.report.records import NOT_STATED
+from limit_lab.report.tables import Number, Table, claim_measured, claim_unit, typeset
 
 #: What could open a tag, a cell, emphasis, code or the target of a link; underscores inside a word are plain text already.
 SPECIAL = re.compile(r"[\\`*|<>&]|(?<=\])\(|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])")

@@ -9,8 +9,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from limit_lab.report.records import Pair
-from limit_lab.report.scores import facts_preference, has_facts
+from limit_lab.report.arms import Comparison
+from limit_lab.report.quantities import facts_preference
+from limit_lab.report.scores import has_facts
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,16 +34,16 @@ class Orders:
     ranges: Mapping[str, tuple[float, float]]
 
 
-def orders(pairs: Sequence[Pair]) -> list[Orders]:
+def orders(pairs: Sequence[Comparison]) -> list[Orders]:
     """One `Orders` for each judge and baseline whose items carry facts and random weightings."""
-    grouped: dict[tuple[str, str], list[Pair]] = {}
+    grouped: dict[tuple[str, str], list[Comparison]] = {}
     for pair in pairs:
         if has_facts(pair) and all(item.get("random") for item in pair.items):
             grouped.setdefault((pair.judge, pair.baseline.name), []).append(pair)
     return [_orders(judge, baseline, found) for (judge, baseline), found in grouped.items()]
 
 
-def _orders(judge: str, baseline: str, pairs: Sequence[Pair]) -> Orders:
+def _orders(judge: str, baseline: str, pairs: Sequence[Comparison]) -> Orders:
     full = {baseline: 0.5} | {pair.cell.name: _mean([item["preference"] for item in pair.items]) for pair in pairs}
     facts = {baseline: 0.5} | {pair.cell.name: _mean([facts_preference(item) for item in pair.items]) for pair in pairs}
     draws = min(len(item["random"]) for pair in pairs for item in pair.items)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections import Counter
+from collections.abc import Sequence
 
-from limit_lab.report.records import Cell
-from limit_lab.report.tables import NOT_STATED, Table
+from limit_lab.report.records import NOT_STATED, Cell, flat
+from limit_lab.report.tables import Table
 
+#: More cells than this have no column each.
+COLUMNS = 9
 #: Configuration of the hardware that is outside every fingerprint and may still move a number.
 HARDWARE = ("name", "accelerator", "devices", "nodes", "strategy", "micro_batch")
 
@@ -19,14 +21,18 @@ def shared(cells: Sequence[Cell]) -> dict[str, str]:
 
 
 def differing(cells: Sequence[Cell]) -> Table | None:
-    """What differs between cells, one row each; None where nothing does."""
+    """What differs between cells, one row each; None where nothing does. Of many cells, how many share each value."""
     common, facts = shared(cells), [_facts(cell) for cell in cells]
     keys = [key for key in dict.fromkeys(key for own in facts for key in own) if key not in common]
     if not keys:
         return None
-    rows = [[key, *(own.get(key, NOT_STATED) for own in facts)] for key in keys]
     note = "Compared cells were made under different conditions; a difference between them may come from these."
-    return Table("Made under different conditions", ["", *(cell.name for cell in cells)], rows, note)
+    if len(cells) <= COLUMNS:
+        rows = [[key, *(own.get(key, NOT_STATED) for own in facts)] for key in keys]
+        return Table("Made under different conditions", ["", *(cell.name for cell in cells)], rows, note)
+    counted = {key: Counter(own.get(key, NOT_STATED) for own in facts) for key in keys}
+    told = [[key, "; ".join(f"{value} ({count} cells)" for value, count in counted[key].items())] for key in keys]
+    return Table("Made under different conditions", ["", "values, and how many cells share each"], told, note)
 
 
 def written(cells: Sequence[Cell]) -> str:
@@ -39,18 +45,33 @@ def written(cells: Sequence[Cell]) -> str:
     return f"{first} to {last.removeprefix(first[:11])}{zone}"
 
 
-def items(cell: Cell) -> str:
-    """The suite that a cell was asked, with part and world where the embedded world wrote it."""
+def items(cells: Sequence[Cell]) -> str:
+    """The suites that cells were asked, with part and worlds where the embedded world wrote them."""
+    suites: dict[str, set[int]] = {}
+    for cell in cells:
+        suite, part, world = _asked(cell)
+        suites.setdefault(f"{suite} ({part} part of" if part else suite, set()).add(world)
+    return ", ".join(f"{text} {_worlds(sorted(own))})" if "(" in text else text for text, own in sorted(suites.items()))
+
+
+def _asked(cell: Cell) -> tuple[str, str, int]:
+    """Suite, and part and seed of the embedded world that wrote it (no part and -1 where none did)."""
     config = cell.summary["config"]
     suite, world = str(cell.summary["gauntlet"]["suite"]), config.get("microworld")
     if not world or config.get("gauntlet", {}).get("data") is not None:
-        return suite
-    return f"{suite} ({world['part']} part of world {world['seed']})"
+        return suite, "", -1
+    return suite, str(world["part"]), int(world["seed"])
+
+
+def _worlds(seeds: Sequence[int]) -> str:
+    if len(seeds) == 1:
+        return f"world {seeds[0]}"
+    return f"worlds {', '.join(map(str, seeds[:-1]))} and {seeds[-1]}"
 
 
 def provisional(cells: Sequence[Cell]) -> bool:
     """Whether items are those that may be looked at while tasks and recipe are chosen."""
-    return any("(development part" in items(cell) for cell in cells)
+    return any(_asked(cell)[1] == "development" for cell in cells)
 
 
 def dirty(cells: Sequence[Cell]) -> list[str]:
@@ -58,20 +79,9 @@ def dirty(cells: Sequence[Cell]) -> list[str]:
     return [cell.name for cell in cells if str(cell.summary["provenance"].get("git", "")).endswith("+dirty")]
 
 
-def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
-    """Nested mappings as ``outer.inner`` keys with printable values."""
-    found: dict[str, str] = {}
-    for key, value in values.items():
-        if isinstance(value, Mapping):
-            found |= flat(value, f"{prefix}{key}.")
-        else:
-            found[f"{prefix}{key}"] = NOT_STATED if value is None else str(value)
-    return found
-
-
 def _facts(cell: Cell) -> dict[str, str]:
     provenance = {key: value for key, value in cell.summary["provenance"].items() if key not in ("written", "versions")}
     versions = cell.summary["provenance"].get("versions", {})
     hardware = cell.summary["config"].get("hardware") or {}
     chosen = {f"hardware.{key}": hardware[key] for key in HARDWARE if key in hardware}
-    return flat({"model": cell.summary["model"], "items": items(cell), **provenance, **versions, **chosen})
+    return flat({"model": cell.summary["model"], "items": items([cell]), **provenance, **versions, **chosen})

@@ -6,9 +6,10 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from limit_lab.report.records import Cell, Task
+from limit_lab.report.arms import Arm
+from limit_lab.report.records import NOT_STATED, Task
 from limit_lab.report.scores import Scores, groups_of
-from limit_lab.report.tables import NOT_STATED, WORDS, Number, Table
+from limit_lab.report.tables import WORDS, Number, Table
 from limit_lab.stats import Estimate
 
 GROUPS = {"elicitation": "facts met in pretraining", "injection": "facts met only in fine-tuning"}
@@ -22,14 +23,14 @@ class Column:
     task: Task
     group: str | None
 
-    def of(self, scores: Scores, cell: Cell, prompting: str) -> Estimate | None:
+    def of(self, scores: Scores, cell: Arm, prompting: str) -> Estimate | None:
         found = scores.cells[cell.name].get(prompting)
         if found is None:
             return None
         return found.groups.get(self.task.label, {}).get(self.group) if self.group else found.tasks.get(self.task.label)
 
 
-def partner_table(cells: Sequence[Cell], scores: Scores, prompting: str) -> Table | None:
+def partner_table(cells: Sequence[Arm], scores: Scores, prompting: str) -> Table | None:
     """Every couple of tasks that ask the same questions in both measures, by group; None where there is none."""
     columns = _columns(couples(cells, prompting))
     if not columns:
@@ -73,7 +74,7 @@ def _chances(columns: Sequence[Column]) -> str:
     return ", ".join(f"{chance * 100:g} for {' and '.join(labels)}" for chance, labels in found.items())
 
 
-def couples(cells: Sequence[Cell], prompting: str) -> list[tuple[Task, Task]]:
+def couples(cells: Sequence[Arm], prompting: str) -> list[tuple[Task, Task]]:
     """Couples of tasks that ask the same questions by exact match and by likelihood, each couple once."""
     found: dict[frozenset[str], tuple[Task, Task]] = {}
     for cell in cells:

@@ -6,11 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-import numpy as np
-
 from limit_lab.config import Predicate
-from limit_lab.report.records import Cell, Pair
-from limit_lab.report.scores import Quantity, average, constant, judge_score, rate
+from limit_lab.report.arms import Arm, Comparison
+from limit_lab.report.scores import average, judge_score, rate
+from limit_lab.report.spread import Spread, fixed
 from limit_lab.stats import Estimate, Verdict, above
 
 Unit = Literal["points", "rate", "share", "score"]
@@ -34,12 +33,12 @@ class _NotDeterminedError(Exception):
     """The records cannot say; the message is the reason."""
 
 
-def findings(predicates: Sequence[Predicate], cells: Sequence[Cell], pairs: Sequence[Pair]) -> list[Finding]:
+def findings(predicates: Sequence[Predicate], cells: Sequence[Arm], pairs: Sequence[Comparison]) -> list[Finding]:
     """Judge every predicate by its fixed rule. Cells are found by label; what is absent or ambiguous is not determined."""
     return [_finding(predicate, cells, pairs) for predicate in predicates]
 
 
-def _finding(predicate: Predicate, cells: Sequence[Cell], pairs: Sequence[Pair]) -> Finding:
+def _finding(predicate: Predicate, cells: Sequence[Arm], pairs: Sequence[Comparison]) -> Finding:
     estimate, unit, measured, threshold = None, _unit(predicate), _measured(predicate), None
     reason = ""
     try:
@@ -92,7 +91,7 @@ def _rule(predicate: Predicate, threshold: float | None, unit: Unit) -> str:
     return f"above {number if threshold else '0'}{' %' if unit == 'rate' else ' points' if unit == 'points' else ''}"
 
 
-def _kept(predicate: Predicate, cells: Sequence[Cell], pairs: Sequence[Pair]) -> Estimate:
+def _kept(predicate: Predicate, cells: Sequence[Arm], pairs: Sequence[Comparison]) -> Estimate:
     """Share of a gain that is kept; a draw without a gain counts as nothing kept."""
     labels = (predicate.left, predicate.right, str(predicate.over))
     left, right, over = (_of(label, predicate, cells, pairs) for label in labels)
@@ -103,11 +102,10 @@ def _kept(predicate: Predicate, cells: Sequence[Cell], pairs: Sequence[Pair]) ->
         raise _NotDeterminedError(
             f"{predicate.right} itself has no clear gain over {predicate.over}: {own.text(scale, digits)}"
         )
-    kept = (left - over).with_(gain, lambda mine, whole: np.where(whole > 0, mine / np.where(whole > 0, whole, 1.0), 0.0))
-    return kept.estimate()
+    return (left - over).share_of(gain)
 
 
-def _of(label: str, predicate: Predicate, cells: Sequence[Cell], pairs: Sequence[Pair]) -> Quantity:
+def _of(label: str, predicate: Predicate, cells: Sequence[Arm], pairs: Sequence[Comparison]) -> Spread:
     """The predicate's measure of one cell: its raw average, its rate against the common baseline, or its judge score."""
     cell = _cell(label, cells)
     if predicate.measure == "gauntlet":
@@ -122,32 +120,33 @@ def _of(label: str, predicate: Predicate, cells: Sequence[Cell], pairs: Sequence
         raise _NotDeterminedError(f"no judge has scored the answers of {label}")
     baseline = usable[0].baseline
     if cell is baseline:
-        return constant(0.5)
+        return fixed(0.5, list(cell.cells))
     for pair in usable:
         if pair.cell is cell and pair.baseline is baseline:
             return rate(pair)
     raise _NotDeterminedError(f"{label} has not been compared with {baseline.name}")
 
 
-def _direct(predicate: Predicate, cells: Sequence[Cell], pairs: Sequence[Pair]) -> Quantity | None:
+def _direct(predicate: Predicate, cells: Sequence[Arm], pairs: Sequence[Comparison]) -> Spread | None:
     """The rate of left against right when the two were compared themselves, whichever of them was the baseline."""
     left, right = _cell(predicate.left, cells), _cell(predicate.right, cells)
     for pair in _preferring(pairs):
         if pair.cell is left and pair.baseline is right:
             return rate(pair)
         if pair.cell is right and pair.baseline is left:
-            return constant(1.0) - rate(pair)
+            return fixed(1.0, list(pair.pairs)) - rate(pair)
     return None
 
 
-def _cell(label: str, cells: Sequence[Cell]) -> Cell:
+def _cell(label: str, cells: Sequence[Arm]) -> Arm:
     found = [cell for cell in cells if cell.label == label]
     if len(found) != 1:
-        raise _NotDeterminedError(f"there are {len(found)} cells named {label}" if found else f"there is no cell {label}")
+        several = f"{len(found)} kinds of cells are named {label}: {'; '.join(cell.name for cell in found)}"
+        raise _NotDeterminedError(several if found else f"there is no cell {label}")
     return found[0]
 
 
-def _preferring(pairs: Sequence[Pair]) -> list[Pair]:
+def _preferring(pairs: Sequence[Comparison]) -> list[Comparison]:
     """The pairs of the first judge that states preferences."""
     usable = [pair for pair in pairs if pair.prefers]
     if not usable:
@@ -156,12 +155,12 @@ def _preferring(pairs: Sequence[Pair]) -> list[Pair]:
     return [pair for pair in usable if pair.judge == usable[0].judge]
 
 
-def _same_suite(predicate: Predicate, cells: Sequence[Cell]) -> None:
-    """Averages compare only over the same questions."""
+def _same_suite(predicate: Predicate, cells: Sequence[Arm]) -> None:
+    """Averages compare only over the same questions; every embedded world has its own."""
     labels = [label for label in (predicate.left, predicate.right, predicate.over) if label]
-    suites = [_cell(label, cells).suites.get("raw") for label in labels]
-    if any(suite is None or not suite.average for suite in suites):
+    found = [(key.world, cell.suites.get("raw")) for label in labels for key, cell in _cell(label, cells).cells.items()]
+    if any(suite is None or not suite.average for _, suite in found):
         raise _NotDeterminedError("a cell was not asked the benchmarks with raw prompts")
-    asked = {(suite.name, *((t.label, *t.clusters) for t in suite.tasks.values())) for suite in suites if suite}
-    if len(asked) > 1:
+    asked = {(world, s.name, *((t.label, *t.clusters) for t in s.tasks.values())) for world, s in found if s}
+    if len(asked) > len({world for world, _ in found}):
         raise _NotDeterminedError("the cells were asked different questions")

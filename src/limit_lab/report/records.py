@@ -16,6 +16,9 @@ TOLERANCE = 1e-6
 
 Row = Mapping[str, Any]
 
+#: What stands where nothing is known.
+NOT_STATED = "–"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Task:
@@ -96,6 +99,26 @@ class Pair:
     @property
     def clusters(self) -> list[str]:
         return [str(item["cluster"]) for item in self.items]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Missing:
+    """A cell of the study that the report does not have: what it is, where it stands, and why."""
+
+    name: str
+    state: str
+    note: str
+
+
+def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
+    """Nested mappings as ``outer.inner`` keys with printable values."""
+    found: dict[str, str] = {}
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            found |= flat(value, f"{prefix}{key}.")
+        else:
+            found[f"{prefix}{key}"] = NOT_STATED if value is None else str(value)
+    return found
 
 
 def load(root: Path, cell_ids: Sequence[str], pair_ids: Sequence[str]) -> tuple[list[Cell], list[Pair]]:

@@ -6,7 +6,8 @@ import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from limit_lab.report.records import Cell, Row
+from limit_lab.report.arms import Arm
+from limit_lab.report.records import Row
 
 PROMPTS = 4
 #: Runs of the same line from this length on are shown once, with their number.
@@ -22,7 +23,7 @@ class Shown:
     answers: Sequence[tuple[str, str, bool]]
 
 
-def samples(cells: Sequence[Cell]) -> list[Shown]:
+def samples(cells: Sequence[Arm]) -> list[Shown]:
     """Prompts that all answering cells share, evenly spaced; half in phrasings never trained on, if there are any."""
     answering = {cell.name: _first_seed(cell.answers) for cell in cells if cell.answers}
     if not answering:

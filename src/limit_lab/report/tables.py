@@ -6,12 +6,12 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from limit_lab.report.arms import Arm, Comparison
 from limit_lab.report.predicates import Finding
-from limit_lab.report.records import Cell, Pair, Task
+from limit_lab.report.records import NOT_STATED, Missing, Task
 from limit_lab.report.scores import Scores
 from limit_lab.stats import Estimate
 
-NOT_STATED = "–"
 EVEN = "50 by definition"
 WORDS = {"raw": "raw prompts", "template": "in the template"}
 #: A task in which the interval of every cell lies above this accuracy hardly tells cells apart.
@@ -68,9 +68,9 @@ def claim_unit(finding: Finding) -> str:
     return {"score": "", "points": "points"}.get(finding.unit, "%")
 
 
-def overview(cells: Sequence[Cell], pairs: Sequence[Pair], scores: Scores) -> Table:
+def overview(cells: Sequence[Arm], pairs: Sequence[Comparison], scores: Scores) -> Table:
     """Each cell once: what it was trained on, and where it stands under either paradigm."""
-    against = pairs[0].baseline.name if pairs else ""
+    against = pairs[0].baseline.label if pairs else ""
     rates = {pair.cell.name: scores.pairs[pair.id].rate for pair in pairs}
     kind = "win rate" if pairs and pairs[0].prefers else "rate (no preference judge)"
     columns = ["cell", "samples", "steps", "benchmarks, raw", "benchmarks, template"] + (
@@ -82,7 +82,7 @@ def overview(cells: Sequence[Cell], pairs: Sequence[Pair], scores: Scores) -> Ta
         row: list[str | Number] = [cell.name, samples(cell), steps(cell)]
         row += [Number(found.average) if found and found.average else NOT_STATED for found in averages]
         if pairs:
-            own = EVEN if cell.name == against else NOT_STATED
+            own = EVEN if pairs and cell.label == against else NOT_STATED
             row.append(Number(rates[cell.name]) if cell.name in rates else own)
         rows.append(row)
     kept = [i for i in range(len(columns)) if any(row[i] != NOT_STATED for row in rows)]
@@ -90,7 +90,7 @@ def overview(cells: Sequence[Cell], pairs: Sequence[Pair], scores: Scores) -> Ta
     return Table("The cells under both paradigms, in %", [columns[i] for i in kept], shown, _different_steps(cells))
 
 
-def _different_steps(cells: Sequence[Cell]) -> str:
+def _different_steps(cells: Sequence[Arm]) -> str:
     """A warning where cells were trained for different numbers of steps, with the extremes; else empty."""
     found = {cell.name: int(cell.summary["finetune"]["steps"]) for cell in cells if not cell.untouched}
     if len(set(found.values())) < 2:
@@ -100,7 +100,7 @@ def _different_steps(cells: Sequence[Cell]) -> str:
     return f"Training differs in length, {told}: a difference between these cells may come from steps as well as from data."
 
 
-def samples(cell: Cell) -> str:
+def samples(cell: Arm) -> str:
     """What the cell was trained on; of several sources, each with its share of the loss."""
     cards = cell.summary["card"]["sources"]
     shares = [f" ({cards[source]['loss_share'] * 100:.0f} % of the loss)" for source in cards] if len(cards) > 1 else [""]
@@ -108,12 +108,12 @@ def samples(cell: Cell) -> str:
     return " + ".join(map("".join, zip(parts, shares, strict=True))) if parts else "none: the untouched base"
 
 
-def steps(cell: Cell) -> str:
+def steps(cell: Arm) -> str:
     finetune = cell.summary["finetune"]
     return f"{finetune['steps']:,} ({finetune['epochs']:.3g} epochs)" if finetune else NOT_STATED
 
 
-def category_table(cells: Sequence[Cell], scores: Scores, prompting: str) -> Table | None:
+def category_table(cells: Sequence[Arm], scores: Scores, prompting: str) -> Table | None:
     """Rescaled category scores; a dagger marks those that are not above chance."""
     asked = [cell for cell in cells if prompting in cell.suites]
     if not asked:
@@ -134,7 +134,7 @@ def category_table(cells: Sequence[Cell], scores: Scores, prompting: str) -> Tab
     return Table(f"Categories, {WORDS[prompting]}, in %", ["category", *(cell.name for cell in asked)], rows, note)
 
 
-def task_table(cells: Sequence[Cell], scores: Scores, prompting: str) -> Table:
+def task_table(cells: Sequence[Arm], scores: Scores, prompting: str) -> Table:
     """Plain accuracies of every task; a dagger marks those that are not above chance."""
     asked = [cell for cell in cells if prompting in cell.suites]
     tasks = {label: task for cell in asked for label, task in cell.suites[prompting].tasks.items()}
@@ -152,7 +152,7 @@ def task_table(cells: Sequence[Cell], scores: Scores, prompting: str) -> Table:
     return Table(f"Tasks, {WORDS[prompting]}, in %", columns, rows, note)
 
 
-def telling(cells: Sequence[Cell], scores: Scores, prompting: str) -> list[str]:
+def telling(cells: Sequence[Arm], scores: Scores, prompting: str) -> list[str]:
     """What the numbers under one prompting cannot tell apart: tasks at chance for every cell, tasks near all correct."""
     asked = [cell for cell in cells if prompting in cell.suites]
     tasks = {label: task for cell in asked for label, task in cell.suites[prompting].tasks.items()}
@@ -179,7 +179,13 @@ def tasks_of(tasks: Mapping[str, Task], category: str) -> list[str]:
     return [label for label, task in tasks.items() if task.category == category]
 
 
-def at_chance(cells: Sequence[Cell], scores: Scores, prompting: str) -> list[str]:
+def missing_table(missing: Sequence[Missing]) -> Table | None:
+    """The cells that the study has and the report has not."""
+    rows = [[one.name, one.state, one.note or NOT_STATED] for one in missing]
+    return Table("Cells that are not here", ["cell", "state", "why, or how far it came"], rows) if rows else None
+
+
+def at_chance(cells: Sequence[Arm], scores: Scores, prompting: str) -> list[str]:
     """Categories in which no cell is above chance."""
     found = [scores.cells[cell.name][prompting].categories for cell in cells if prompting in cell.suites]
     names = dict.fromkeys(name for categories in found for name in categories)
