@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 from limit_lab import estimate, plan
-from limit_lab import study as study_room
 from limit_lab.compose import compose
+from limit_lab.config import Study
+from limit_lab.couples import couples
 from limit_lab.errors import ConfigError
 from limit_lab.grid import cells, shrunk
 from tests.folders import user_configs
@@ -150,14 +151,32 @@ def test_a_shipped_grid_plans_as_a_whole(name: str, number: int, tmp_path: Path)
     assert ("made first: the bases of the worlds 1, 2, 3" in text) == (name == "micro_paper")
 
 
-def test_cells_meet_the_baseline_of_their_own_point(user: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    given = grid(user, "{mixtures: [lima, instruct], axes: {seeds.training: [0, 1]}}")
-    found = cells(compose([*given, "mixture=none"], user), [*given, "mixture=none"], user)
-    made = [cell.mixture.name + ("" if cell.mixture.name == "none" else f" {cell.seeds.training}") for cell in found]
-    monkeypatch.setattr(study_room, "_pair", lambda _, cell, baseline: f"{cell} against {baseline}")
-    assert study_room._pairs(found, made) == [
+def met(given: list[str], user: Path) -> list[str]:
+    def text(cell: Study) -> str:
+        return cell.mixture.name + ("" if cell.mixture.name == "none" else f" {cell.seeds.training}")
+
+    return [f"{text(cell)} against {text(other)}" for cell, other in couples(cells(compose(given, user), given, user))]
+
+
+def test_cells_meet_the_baseline_of_their_own_point(user: Path) -> None:
+    given = [*grid(user, "{mixtures: [lima, instruct], axes: {seeds.training: [0, 1]}}"), "mixture=none"]
+    assert met(given, user) == [
         "instruct 0 against lima 0",
         "none against lima 0",
         "instruct 1 against lima 1",
         "none against lima 1",
     ]
+
+
+def test_every_couple_meets_where_a_win_matrix_is_wanted(user: Path) -> None:
+    given = [*grid(user, "{mixtures: [lima, instruct], axes: {seeds.training: [0, 1]}, pairs: all}"), "mixture=none"]
+    assert met(given, user) == [
+        "instruct 0 against lima 0",
+        "none against lima 0",
+        "instruct 1 against lima 1",
+        "none against lima 1",
+        "none against instruct 0",
+        "none against instruct 1",
+    ]
+    found = cells(compose(given, user), given, user)
+    assert estimate.pairs(found) == 6

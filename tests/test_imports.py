@@ -22,7 +22,7 @@ LAYERS = (
     ("errors",),
     ("durations",),
     ("config",),
-    ("stats", "provenance", "progress"),
+    ("stats", "provenance", "progress", "couples"),
     ("store",),
     ("tracking",),
     ("overrides",),

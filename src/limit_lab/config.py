@@ -377,8 +377,12 @@ class Cells:
     mixtures: list[str] = field(default_factory=list)  # further ones, before the configured: names, or lima:1000+instruct:5000
     axes: dict[str, list[Any]] = field(default_factory=dict)  # keys or groups with their values: the study is their product
     baseline: str | None = "lima"
+    pairs: str = "baseline"  # baseline: every cell against it; all: every couple of cells too, for the win matrix
     frozen: str | None = None  # fingerprint of all that was fixed before the numbers were seen (limit_lab.frozen)
     predicates: list[Predicate] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        _one_of("study.pairs", self.pairs, ("baseline", "all"))
 
     @property
     def baseline_name(self) -> str | None:

@@ -9,7 +9,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from limit_lab.config import Model, Study
+from limit_lab.config import Model, Study, fingerprint, plain
+from limit_lab.couples import couples
 from limit_lab.durations import Duration, documents
 
 GIB = 2**30
@@ -203,9 +204,13 @@ def gauntlet_rows(study: Study) -> tuple[int, int]:
 
 
 def pairs(cells: Sequence[Study]) -> int:
-    """Comparisons of the study: every cell against the baseline, but the baseline itself."""
-    baseline = cells[-1].study.baseline_name
-    return sum(cell.mixture.name != baseline for cell in cells) if baseline is not None else 0
+    """Comparisons of the study (the untouched base of a world counts once against every other cell)."""
+    return len({tuple(_cell(one) for one in couple) for couple in couples(cells)})
+
+
+def _cell(study: Study) -> str:
+    """A cell by its configuration: the untouched base has no seeds."""
+    return fingerprint({**plain(study), "seeds": study.seeds if study.mixture.samples else None})
 
 
 def rows(path: Path) -> int | None:

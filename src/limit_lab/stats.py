@@ -28,7 +28,7 @@ Verdict = Literal["yes", "no", "not determined"]
 Basis = Literal["items", "seeds", "worlds"]
 
 METHODS: dict[Basis, str] = {
-    "items": "95 % percentile bootstrap over entities or prompts (items that share one move together), given these trained models",
+    "items": "95 % percentile bootstrap over entities or prompts (items that share one move together), given these models",
     "seeds": "95 %: Student's t over seeds and a bootstrap over the items they share, the two reaches added in squares",
     "worlds": "95 % Student's t over worlds, each the mean of its seeds",
 }
@@ -36,7 +36,7 @@ METHODS: dict[Basis, str] = {
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """A value with its interval; ``n`` items in ``clusters`` clusters; ``replicates`` counts the seeds or worlds of its basis."""
+    """A value with its interval over ``n`` items in ``clusters`` clusters, or over ``replicates`` seeds or worlds."""
 
     value: float
     low: float

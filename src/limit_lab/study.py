@@ -9,33 +9,73 @@ from typing import Any
 from limit_lab import cell, frozen, provenance, side_by_side, store
 from limit_lab.cell import command
 from limit_lab.config import Study, fingerprint, plain
-from limit_lab.errors import DataError
+from limit_lab.couples import couples
+from limit_lab.errors import DataError, LimitLabError, ModelError
 from limit_lab.estimate import seconds
 from limit_lab.microworld.checkpoint import has_base
 from limit_lab.plan import duration
 from limit_lab.progress import StudyProgress
+from limit_lab.report.records import Missing
 from limit_lab.side_by_side import at_once
+from limit_lab.status import distinct, standing
 from limit_lab.tracking import Tracker
 
 
 def run(cells: list[Study]) -> Path:
-    """Make every cell, compare each with the baseline, write the report; prints the page's path as its last line.
+    """Make every cell, compare each with its baseline, write the report; prints the page's path as its last line.
 
-    Raises: LimitLabError and its kinds, always before anything half-written counts as done.
+    Raises: LimitLabError and its kinds, before anything half-written counts as done; for a failing cell after all others are
+    made, judged and reported.
     """
-    root = Path(cells[0].runs)
     tracker = Tracker(cells[-1])
     _bases(cells)
     # training seeds change nothing of what is read
     for study in {fingerprint({**plain(study), "seeds": study.seeds.subset}): study for study in cells}.values():
         cell.ready(study)
-    made = _made(cells, tracker)
-    pairs = _pairs(cells, made)
-    for pair in pairs:
-        tracker.tell("pairs", pair)
-    record = {"cells": list(dict.fromkeys(made)), "pairs": pairs, "command": command(), "base": frozen.base(cells)}
-    store.write_json(root / "studies" / cells[-1].study.name / "study.json", record)
-    return report(cells)
+    try:
+        _made(cells, tracker)
+    except LimitLabError:
+        if any(map(_finished, cells)):
+            _report(cells, _record(cells, _judged(cells, tracker)))
+        raise
+    return _report(cells, _record(cells, _judged(cells, tracker)))
+
+
+def _finished(study: Study) -> bool:
+    try:
+        return cell.finished(study)
+    except (DataError, ModelError):  # its base or its data are not here yet
+        return False
+
+
+def _judged(cells: list[Study], tracker: Tracker) -> list[str]:
+    """Judge the pairs of all finished cells; returns their ids."""
+    found = [_pair(study, other) for study, other in _pairs(cells)]
+    for name in found:
+        tracker.tell("pairs", name)
+    return found
+
+
+def _record(cells: list[Study], pairs: list[str], line: str | None = None) -> dict[str, Any]:
+    """Write down what the study has and what it lacks, for reports and trackers."""
+    missing = []
+    for study in distinct(cells):
+        if not _finished(study):
+            own = standing(study)
+            missing.append(Missing(name=own.name, state=own.state, note=own.note))
+    record = {
+        "cells": list(dict.fromkeys(cell.folder_of(study).name for study in cells if _finished(study))),
+        "pairs": pairs,
+        "missing": missing,
+        "command": line or command(),
+        "base": frozen.base(cells),
+    }
+    store.write_json(_folder(cells) / "study.json", record)
+    return record
+
+
+def _folder(cells: list[Study]) -> Path:
+    return Path(cells[-1].runs) / "studies" / cells[-1].study.name
 
 
 def _bases(cells: list[Study]) -> None:
@@ -78,12 +118,21 @@ def _made(cells: list[Study], tracker: Tracker) -> list[str]:
 
 
 def report(cells: list[Study]) -> Path:
-    """Write the page from the records of the study, running nothing. Raises: DataError when the study was never run."""
+    """Write the page from the cells and pairs that are finished, running nothing. Raises: DataError when there is none."""
+    name, runs = cells[-1].study.name, cells[-1].runs
+    if not any(map(_finished, cells)):
+        raise DataError(f"no cell of the study {name} is finished under {runs}: run the same command with do=study first.")
+    pairs = [_pair_folder(*couple) for couple in _pairs(cells)]
+    made = [folder.name for folder in pairs if (folder / "summary.json").is_file()]
+    before = _folder(cells) / "study.json"
+    line = store.read_json(before)["command"] if before.is_file() else None
+    return _report(cells, _record(cells, made, line))
+
+
+def _report(cells: list[Study], record: Mapping[str, Any]) -> Path:
     from limit_lab.report import write
 
     study = cells[-1]
-    folder = Path(study.runs) / "studies" / study.study.name
-    record = store.read_json(folder / "study.json")
     page = write(
         Path(study.runs),
         record["cells"],
@@ -92,7 +141,9 @@ def report(cells: list[Study]) -> Path:
         predicates=study.study.predicates,
         frozen=frozen.statement(cells, record["base"]),
         command=record["command"],
-        out=Path(study.report.out) if study.report.out else folder,
+        out=Path(study.report.out) if study.report.out else _folder(cells),
+        baseline=study.study.baseline_name,
+        missing=record["missing"],
     )
     print(page)
     return page
@@ -132,40 +183,38 @@ def export(cells: list[Study]) -> None:
         print(f"{study.mixture.name}: {cell.model_folder(study)}")
 
 
-def _pairs(cells: list[Study], made: list[str]) -> list[str]:
-    """Judge every cell against the baseline cell at its own point of the grid: same world, seeds, model and recipe."""
-    baselines = {
-        _point(study): name for study, name in zip(cells, made, strict=True) if study.mixture.name == study.study.baseline_name
-    }
-    found = [
-        _pair(study, name, baselines[_point(study)])
-        for study, name in zip(cells, made, strict=True)
-        if baselines.get(_point(study), name) != name
-    ]
-    return list(dict.fromkeys(found))
+def _pairs(cells: list[Study]) -> list[tuple[Study, Study]]:
+    """The couples to compare whose cells are finished, each couple of folders once."""
+    found: dict[Path, tuple[Study, Study]] = {}
+    done = {id(study): _finished(study) for study in cells}
+    for one, baseline in couples(cells):
+        if done[id(one)] and done[id(baseline)]:
+            found.setdefault(_pair_folder(one, baseline), (one, baseline))
+    return list(found.values())
 
 
-def _point(study: Study) -> str:
-    """What a cell shares with its baseline: everything but the mixture."""
-    return fingerprint({key: value for key, value in plain(study).items() if key != "mixture"})
+def _pair_folder(study: Study, baseline: Study) -> Path:
+    names = [cell.folder_of(one).name for one in (study, baseline)]
+    return Path(study.runs) / "pairs" / f"{names[0]}-vs-{names[1]}-{study.judge.name}"
 
 
-def _pair(study: Study, cell: str, baseline: str) -> str:
+def _pair(study: Study, baseline: Study) -> str:
     from limit_lab.judge import compare, scorer
     from limit_lab.model.bases import open_prompts
 
-    root = Path(study.runs)
-    files = [root / "cells" / name / "answers" / "answers.jsonl" for name in (cell, baseline)]
+    folders = [cell.folder_of(one) for one in (study, baseline)]
+    files = [folder / "answers" / "answers.jsonl" for folder in folders]
     inputs = {"judge": study.judge, "answers": [store.sha256(file) for file in files], "world": study.microworld.seed}
-    folder = root / "pairs" / f"{cell}-vs-{baseline}-{study.judge.name}"
+    folder = _pair_folder(study, baseline)
 
     def work(place: Path) -> dict[str, Any]:
         rows = [store.read_rows(file) for file in files]
         judge = scorer(study.judge, study.microworld.seed)
         outcome, items = compare(rows[0], rows[1], open_prompts(study), study.judge, judge)
         store.write_rows(place / "items.jsonl", items)
-        head = {"schema": store.SCHEMA, "kind": "pair", "id": folder.name, "cell": cell, "baseline": baseline}
-        store.write_json(place / "summary.json", {**head, **outcome, "provenance": provenance.collect()})
+        head = {"schema": store.SCHEMA, "kind": "pair", "id": folder.name}
+        sides = {"cell": folders[0].name, "baseline": folders[1].name}
+        store.write_json(place / "summary.json", {**head, **sides, **outcome, "provenance": provenance.collect()})
         return outcome
 
     with store.locked(folder.with_name(f".{folder.name}")):

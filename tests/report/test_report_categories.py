@@ -15,8 +15,8 @@ from limit_lab.gauntlet import evaluate
 from limit_lab.gauntlet.aggregate import composite, task_result
 from limit_lab.model.mpt import MPT
 from limit_lab.prompt import Tokenizer
-from limit_lab.report.records import Cell, load
 from limit_lab.report.quantities import accuracy, average, category
+from limit_lab.report.records import Cell, load
 from limit_lab.store import read_json, read_rows
 from tests.gauntlet.conftest import suite_of, toy_model, toy_tokenizer, write_rows
 from tests.report import report_world as world

@@ -14,15 +14,22 @@ from limit_lab.stats import Basis, Estimate, Verdict
 
 #: What an interval answers and what it leaves out.
 READING: dict[Basis, str] = {
-    "items": "They answer: had other items of the same kind been asked, how far would the number move? They do not cover another "
-    "world or test set, another pretraining run, another draw of training rows or another training seed. Differences are taken "
-    "within the same resampled entities, so they may be clear even where two intervals overlap.",
-    "seeds": "They answer: had other items been asked and other seeds been drawn, how far would the number move? They do not cover "
-    "another world or test set or another pretraining run. Differences are taken seed against seed, so they may be clear even "
-    "where two intervals overlap. What has one seed only rests on its items alone.",
-    "worlds": "They answer: in another world, with its own facts, pretraining, training rows, seeds and items, how far would the "
-    "number move? They do not cover another kind of world, model size or recipe. Differences are taken world against world and "
-    "seed against seed, so they may be clear even where two intervals overlap. What has one world only rests on its items alone.",
+    "items": (
+        "They answer: had other items of the same kind been asked, how far would the number move? They do not cover another "
+        "world or test set, another pretraining run, another draw of training rows or another training seed. Differences are "
+        "taken within the same resampled entities, so they may be clear even where two intervals overlap."
+    ),
+    "seeds": (
+        "They answer: had other items been asked and other seeds been drawn, how far would the number move? They do not cover "
+        "another world or test set or another pretraining run. Differences are taken seed against seed, so they may be clear "
+        "even where two intervals overlap. What has one seed only rests on its items alone."
+    ),
+    "worlds": (
+        "They answer: in another world, with its own facts, pretraining, training rows, seeds and items, how far would the "
+        "number move? They do not cover another kind of world, model size or recipe. Differences are taken world against world "
+        "and seed against seed, so they may be clear even where two intervals overlap. What has one world only rests on its "
+        "items alone."
+    ),
 }
 
 #: Rates nearer to one half than this are called close.

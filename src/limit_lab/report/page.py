@@ -14,7 +14,7 @@ from limit_lab.report.predicates import Finding, findings
 from limit_lab.report.records import Cell, Missing, load
 from limit_lab.report.samples import samples
 from limit_lab.report.scores import Scores, measure
-from limit_lab.stats import METHODS, Basis
+from limit_lab.stats import METHODS
 from limit_lab.store import SCHEMA, write_json, write_text
 
 QUESTION = "How little instruction data is enough, and of which kind?"
