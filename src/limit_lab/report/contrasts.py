@@ -86,20 +86,23 @@ def matrix_table(caption: str, names: Sequence[str], values: Matrix) -> Table:
 
 def replicates_table(arms: Sequence[Arm], pairs: Sequence[Comparison], prompting: str) -> Table | None:
     """The average and the rate of every single replicate, which is all that intervals over replicates rest on."""
-    keys = sorted({key for arm in arms for key in arm.cells})
-    if max(len(arm.cells) for arm in arms) < 2:
+    every = sorted({key for arm in arms for key in arm.cells})
+    keys = [key for key in every if key.training >= 0] or every  # the untouched base of a world stands beside every seed
+    if len(keys) < 2:
         return None
     rated = {pair.cell.name: {key: own.point() for key, own in rate(pair).parts.items()} for pair in pairs}
     rows: list[list[str | Number]] = []
     for arm in arms:
         own: dict[Replicate, float] = {}
         if prompting in arm.suites and arm.suites[prompting].average:
-            own = {key: part.point() for key, part in average(arm, prompting).parts.items()}
+            points = {key: part.point() for key, part in average(arm, prompting).parts.items()}
+            own = {key: point for key in keys for one, point in points.items() if one.meets(key)}
         rows.append([arm.name, *(_couple(own.get(key), rated.get(arm.name, {}).get(key)) for key in keys)])
     note = (
-        f"Benchmark average ({WORDS[prompting]})" + (f" / rate against {pairs[0].baseline.name}" if pairs else "") + ", in %."
+        "Benchmark average" + (f" / rate against {pairs[0].baseline.name}" if pairs else "") + ", in %."
     )
-    return Table("Every replicate by itself", ["cell", *(key.text for key in keys)], rows, note)
+    caption = f"Every replicate by itself, {WORDS[prompting]}"
+    return Table(caption, ["cell", *(key.text for key in keys)], rows, note)
 
 
 def _couple(score: float | None, rate: float | None) -> str:

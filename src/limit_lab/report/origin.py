@@ -17,7 +17,8 @@ HARDWARE = ("name", "accelerator", "devices", "nodes", "strategy", "micro_batch"
 def shared(cells: Sequence[Cell]) -> dict[str, str]:
     """What all cells have in common."""
     facts = [_facts(cell) for cell in cells]
-    return {key: value for key, value in facts[0].items() if all(own.get(key) == value for own in facts)}
+    common = {key: value for key, value in facts[0].items() if all(own.get(key) == value for own in facts)}
+    return {"items": items(cells), **common}
 
 
 def differing(cells: Sequence[Cell]) -> Table | None:
@@ -84,4 +85,6 @@ def _facts(cell: Cell) -> dict[str, str]:
     versions = cell.summary["provenance"].get("versions", {})
     hardware = cell.summary["config"].get("hardware") or {}
     chosen = {f"hardware.{key}": hardware[key] for key in HARDWARE if key in hardware}
-    return flat({"model": cell.summary["model"], "items": items([cell]), **provenance, **versions, **chosen})
+    suite, part, _ = _asked(cell)  # another world is another replicate, not another condition
+    asked = {"suite": suite, "part": part or None}
+    return flat({"model": cell.summary["model"], **asked, **provenance, **versions, **chosen})
