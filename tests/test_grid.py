@@ -6,11 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from limit_lab import estimate, plan
+from limit_lab import estimate, plan, store
 from limit_lab import study as study_room
 from limit_lab.compose import compose
 from limit_lab.errors import ConfigError
 from limit_lab.grid import cells, shrunk
+from limit_lab.microworld.checkpoint import made_at, missing
 from tests.folders import user_configs
 
 
@@ -139,15 +140,48 @@ def test_a_grid_that_cannot_be_is_one_sentence(text: str, said: str, user: Path)
     assert said in str(caught.value)
 
 
-@pytest.mark.parametrize(("name", "number"), [("micro_paper", 72), ("micro_sizes", 44), ("sample_sizes", 270)])
-def test_a_shipped_grid_plans_as_a_whole(name: str, number: int, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("name", "points", "number"), [("micro_paper", 72, 68), ("micro_sizes", 44, 41), ("sample_sizes", 270, 262)]
+)
+def test_a_shipped_grid_plans_as_a_whole(name: str, points: int, number: int, tmp_path: Path) -> None:
     given = [f"+grid={name}", f"runs={tmp_path}"]
     found = cells(compose(given), given)
-    assert len(found) == number
+    assert len(found) == points
+    assert len(estimate.distinct(found)) == number
     text = plan.describe(found)
     assert f"study {name}: {number} cells" in text
     assert all(f"axis {key}: " in text for key in found[-1].study.axes)
     assert ("made first: the bases of the worlds 1, 2, 3" in text) == (name == "micro_paper")
+    if name == "micro_paper":
+        assert "  none                     4 cells  the untouched base" in text
+        assert "judge      ground_truth: 19,200 calls" in text
+
+
+def test_the_bases_that_are_made_first_are_planned_with_the_cells(tmp_path: Path) -> None:
+    given = ["+grid=micro_paper", f"runs={tmp_path}", "hardware.tflops=0.1", "hardware.mfu=0.5"]
+    found = cells(compose(given), given)
+    lacking = missing(found)
+    each = 6 * estimate.parameters(found[0].model) * 4_300_000 / 0.05e12
+    assert [study.microworld.seed for study in lacking] == [1, 2, 3]
+    assert [estimate.pretraining(study) for study in lacking] == [pytest.approx(each)] * 3
+    alone = sum(time or 0 for study in estimate.distinct(found) for time in estimate.seconds(study).values())
+    text = plan.describe(found)
+    assert f"time       {plan.time_text(alone + 3 * each)}\n" in text
+    assert f"pretrained from nothing, {plan.time_text(each)} each" in text
+    assert estimate.study_gib(found, lacking) == pytest.approx(
+        estimate.study_gib(found) + 3 * 26 * each * 0.05e12 / 6 / 4.3e6 / 2**30
+    )
+    plan.preflight(found)
+    store.write_json(made_at(lacking[0].microworld, tmp_path) / "manifest.json", {})
+    assert [study.microworld.seed for study in missing(found)] == [2, 3]
+
+
+def test_the_untouched_base_is_one_cell_whatever_the_recipe(user: Path) -> None:
+    given = grid(user, "{mixtures: [none], axes: {finetune.learning_rate: [0.001, 0.002], seeds.subset: [0, 1]}}")
+    found = cells(compose(given, user), given, user)
+    assert sum(study.mixture.name == "none" for study in found) == 4
+    assert [study.mixture.name for study in estimate.distinct(found)].count("none") == 1
+    assert len(estimate.distinct(found)) == 9
 
 
 def test_cells_meet_the_baseline_of_their_own_point(user: Path, monkeypatch: pytest.MonkeyPatch) -> None:

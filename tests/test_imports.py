@@ -34,6 +34,7 @@ LAYERS = (
     ("plan", "grid", "report", "frozen", "dashboard"),
     ("cell",),
     ("side_by_side", "status"),
+    ("sweep",),
     ("study",),
     ("help",),
     ("__main__",),

@@ -13,6 +13,7 @@ from pathlib import Path
 from limit_lab import estimate, tracking
 from limit_lab.config import Study
 from limit_lab.errors import LimitLabError
+from limit_lab.microworld.checkpoint import missing
 from limit_lab.mixture import sources
 from limit_lab.model import bases
 from limit_lab.prompt import template
@@ -21,7 +22,7 @@ from limit_lab.prompt import template
 def problems(cells: Sequence[Study]) -> list[str]:
     """One entry per problem, each with its remedy; the cells share everything but their mixture."""
     last = cells[-1]
-    found = [*_devices(last), *_memory(last), *_model(last), *_data(cells), *_prompt(last), *_gauntlet(last)]
+    found = [*_devices(last), *_memory(last), *_model(cells), *_data(cells), *_prompt(last), *_gauntlet(last)]
     return list(dict.fromkeys([*found, *_answers(last), *_judge(last), *_tracking(last), *_runs(cells)]))
 
 
@@ -67,15 +68,15 @@ def _memory(study: Study) -> Iterator[str]:
         yield f"the run needs ~{need:.0f} GiB of host memory and this machine has {pages:.0f}: choose a smaller model."
 
 
-def _model(study: Study) -> Iterator[str]:
-    model = study.model
+def _model(cells: Sequence[Study]) -> Iterator[str]:
+    study, model = cells[-1], cells[-1].model
     if model.path is None and model.gone is not None:
         yield f"model={model.name}: {_sentence(model.gone)}"
     if model.path is not None and not Path(model.path).is_dir():
         yield f"model.path={model.path} is no folder here: pass the one with weights, config.json and tokenizer."
     elif model.path is not None:
         yield from _refusal(partial(bases.check_folder, Path(model.path)))
-    elif model.embedded:
+    elif model.embedded and not missing(cells):
         yield from _refusal(partial(bases.base_folder, study))
     if model.tokenizer is not None and not _needs_dir(study, model.tokenizer) and not Path(model.tokenizer).is_dir():
         yield f"model.tokenizer={model.tokenizer} is no folder here: pass the folder that holds tokenizer.json."
@@ -180,7 +181,7 @@ def _runs(cells: Sequence[Study]) -> Iterator[str]:
     if not place.is_dir() or not os.access(place, os.W_OK | os.X_OK):
         yield f"runs={cells[-1].runs} cannot be written ({place} refuses): pass another folder with runs=..."
         return
-    need, free = sum(estimate.disk_gib(cell) for cell in cells), shutil.disk_usage(place).free / estimate.GIB
+    need, free = estimate.study_gib(cells, missing(cells)), shutil.disk_usage(place).free / estimate.GIB
     if need > free:
         has = f"{place} has {_size(free)} free"
         yield f"the study writes up to {_size(need)} and {has}: free some, or pass another folder with runs=..."
