@@ -125,7 +125,7 @@ def test_the_longest_job_is_begun_first() -> None:
 
 
 def noted(_: Stages) -> None:
-    print("it ran\nto its end", flush=True)
+    sys.stdout.write("it ran\nto its end\n")
 
 
 def killed(_: Stages) -> None:

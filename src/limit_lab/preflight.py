@@ -12,6 +12,7 @@ from pathlib import Path
 
 from limit_lab import estimate, tracking
 from limit_lab.config import Study
+from limit_lab.durations import documents
 from limit_lab.errors import LimitLabError
 from limit_lab.microworld.checkpoint import missing
 from limit_lab.mixture import sources
@@ -23,7 +24,11 @@ def problems(cells: Sequence[Study]) -> list[str]:
     """One entry per problem, each with its remedy; the cells share everything but their mixture."""
     last = cells[-1]
     found = [*_devices(last), *_memory(last), *_model(cells), *_data(cells), *_prompt(last), *_gauntlet(last)]
-    return list(dict.fromkeys([*found, *_answers(last), *_judge(last), *_tracking(last), *_runs(cells)]))
+    return list(
+        dict.fromkeys(
+            [*found, *_answers(last), *_judge(last), *_tracking(last), *_runs(cells), *_unread(cells), *_asked_alike(last)]
+        )
+    )
 
 
 def gpus() -> int:
@@ -54,6 +59,31 @@ def _devices(study: Study) -> Iterator[str]:
         )
     if hardware.strategy == "zero3" and importlib.util.find_spec("deepspeed") is None:
         yield "hardware.strategy=zero3 needs DeepSpeed, which is not installed: pip install deepspeed (Linux)."
+
+
+def _unread(cells: Sequence[Study]) -> Iterator[str]:
+    """Fine-tunings that end before every sample was read once."""
+    for cell in estimate.distinct(cells):
+        planned, recipe, count = estimate.schedule(cell), cell.finetune, sum(cell.mixture.samples.values())
+        batch = documents(recipe.batch, name="finetune.batch")
+        if planned is None or planned.stop * batch >= count:
+            continue
+        ends = f"finetune.duration={recipe.duration}"
+        if recipe.stop is not None and planned.stop < planned.steps:
+            ends = f"finetune.stop={recipe.stop}" + (f" with {ends}" if planned.steps * batch < count else "")
+        yield (
+            f"mixture {cell.mixture.name} holds {count:,} samples and {ends} of {batch:,} documents reads "
+            f"{planned.stop * batch:,}: use {-(-count // batch):,}step or more, or a smaller mixture."
+        )
+
+
+def _asked_alike(study: Study) -> Iterator[str]:
+    for axis in study.study.axes:
+        if axis.partition(".")[0] in ("gauntlet", "answers"):
+            yield (
+                f"the axis {axis} asks the same cell in several ways, and its folder holds one: run a study for each, with "
+                f"study.name=... and runs=... of its own."
+            )
 
 
 def _memory(study: Study) -> Iterator[str]:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from limit_lab import cell, frozen, provenance, store, sweep
+from limit_lab import cell, frozen, kept, provenance, store, sweep
 from limit_lab.cell import command
 from limit_lab.config import Study, fingerprint, plain
 from limit_lab.errors import DataError
@@ -26,7 +27,7 @@ def run(cells: list[Study]) -> Path:
         tracker.tell("pairs", pair)
     record = {"cells": list(dict.fromkeys(made)), "pairs": pairs, "command": command(), "base": frozen.base(cells)}
     store.write_json(root / "studies" / cells[-1].study.name / "study.json", record)
-    return report(cells)
+    return kept.page(cells, record, partial(report, cells))
 
 
 def report(cells: list[Study]) -> Path:
@@ -103,15 +104,15 @@ def _point(study: Study) -> str:
 
 
 def _pair(study: Study, cell: str, baseline: str) -> str:
-    from limit_lab.judge import compare, scorer
-    from limit_lab.model.bases import open_prompts
-
     root = Path(study.runs)
     files = [root / "cells" / name / "answers" / "answers.jsonl" for name in (cell, baseline)]
     inputs = {"judge": study.judge, "answers": [store.sha256(file) for file in files], "world": study.microworld.seed}
     folder = root / "pairs" / f"{cell}-vs-{baseline}-{study.judge.name}"
 
     def work(place: Path) -> dict[str, Any]:
+        from limit_lab.judge import compare, scorer
+        from limit_lab.model.bases import open_prompts
+
         rows = [store.read_rows(file) for file in files]
         judge = scorer(study.judge, study.microworld.seed)
         outcome, items = compare(rows[0], rows[1], open_prompts(study), study.judge, judge)
