@@ -24,8 +24,8 @@ from limit_lab.progress import Stages, StudyProgress
 from limit_lab.side_by_side import Job
 from tests.commands import call, groups, hear_interrupts, numbers
 
-#: Two tiny cells, one document a step.
-TINY = ["+experiment=tiny", "finetune.duration=3step", "answers.limit=2", "study.mixtures=[lima_tiny]"]
+#: Two tiny cells.
+TINY = ["+experiment=tiny", "finetune.duration=3step", "finetune.batch=16doc", "answers.limit=2", "study.mixtures=[lima_tiny]"]
 
 
 def made(folder: Path, *overrides: str) -> subprocess.CompletedProcess[str]:
