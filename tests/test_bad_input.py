@@ -163,7 +163,7 @@ def test_what_only_the_tokenizer_or_the_world_knows_is_found_before_any_cell_is_
 def test_a_damaged_run_folder_is_one_sentence_and_mended_by_its_remedy(
     tiny: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    one = [*tiny, "mixture=lima_tiny", "finetune.duration=1step", "answers.max_new_tokens=2"]
+    one = [*tiny, "mixture=lima_tiny", "finetune.duration=1step", "finetune.batch=24doc", "answers.max_new_tokens=2"]
 
     def run() -> list[str]:
         assert door.main(one) == 0
@@ -176,7 +176,7 @@ def test_a_damaged_run_folder_is_one_sentence_and_mended_by_its_remedy(
         manifest.write_text(content, encoding="utf-8")
         assert str(manifest) in refused_after_start(one, capsys)
     manifest.unlink()
-    assert len(run()) == 3
+    assert len(run()) == 4
 
     answers = cell / "answers" / "answers.jsonl"
     answers.write_bytes(answers.read_bytes()[:-10])

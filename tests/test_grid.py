@@ -6,12 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from limit_lab import estimate, plan
-from limit_lab.compose import compose
+from limit_lab import cell, estimate, plan, store
+from limit_lab.compose import compose, directories
 from limit_lab.config import Study
 from limit_lab.couples import couples
 from limit_lab.errors import ConfigError
 from limit_lab.grid import cells, shrunk
+from limit_lab.microworld.checkpoint import made_at, missing
+from limit_lab.overrides import expand
 from tests.folders import user_configs
 
 
@@ -96,10 +98,10 @@ def test_a_group_can_be_an_axis(user: Path) -> None:
 
 
 def test_a_mixture_can_be_written_out(user: Path) -> None:
-    given = ["study.mixtures=['instruct:20000','lima:1000+instruct:5000']"]
+    given = ["study.mixtures=['instruct:20000','lima:1000+instruct:7000']"]
     first, second, *_ = cells(compose([*given, "study.baseline=null"], user), [*given, "study.baseline=null"], user)
     assert (first.mixture.name, first.mixture.samples) == ("instruct_20000", {"instruct": 20_000})
-    assert (second.mixture.name, second.mixture.samples) == ("lima_1000_plus_instruct_5000", {"lima": 1000, "instruct": 5000})
+    assert (second.mixture.name, second.mixture.samples) == ("lima_1000_plus_instruct_7000", {"lima": 1000, "instruct": 7000})
 
 
 def test_the_baseline_can_be_written_out(user: Path) -> None:
@@ -108,6 +110,58 @@ def test_the_baseline_can_be_written_out(user: Path) -> None:
     assert [cell.mixture.name for cell in cells(study, given, user)] == ["lima_50", "instruct"]
     assert study.study.baseline_name == "lima_50"
     assert estimate.pairs(cells(study, given, user)) == 1
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        (["study.mixtures=['lima:1000']", "mixture=instruct"], ["lima", "instruct"]),
+        (["study.mixtures=['instruct:1000+lima:1000',lima]", "mixture=instruct"], ["lima_plus_instruct", "lima", "instruct"]),
+        (["study.mixtures=['instruct:5+lima:6','lima:6+instruct:5']", "mixture=lima"], ["lima_6_plus_instruct_5", "lima"]),
+        (["study.baseline='lima:1000'", "mixture=instruct"], ["lima", "instruct"]),
+        (["mixture=lima", "mixture.samples.lima=500"], ["lima", "lima_500"]),
+        (["mixture=instruct", "mixture.samples.instruct=5000"], ["lima", "instruct_5k"]),
+        (["mixture=lima_plus_instruct", "~mixture.samples.instruct"], ["lima"]),
+        (["mixture=lima", "mixture.samples.lima=500", "mixture.name=mine"], ["lima", "mine"]),
+    ],
+)
+def test_equal_samples_have_one_name(given: list[str], expected: list[str], user: Path) -> None:
+    found = cells(compose(given, user), given, user)
+    assert [cell.mixture.name for cell in found] == expected
+    assert found[-1].study.baseline_name in expected
+    assert all(cell.study == found[-1].study for cell in found)
+
+
+def test_claims_follow_the_one_name(user: Path) -> None:
+    claim = "{claim: c, measure: gauntlet, kind: better, left: instruct_5000, right: lima_250}"
+    given = grid(user, f"{{mixtures: ['instruct:5000', 'lima:250'], predicates: [{claim}]}}")
+    (found,) = cells(compose(given, user), given, user)[-1].study.predicates
+    assert (found.left, found.right) == ("instruct_5k", "lima_250")
+
+
+def test_a_mixture_of_the_user_gives_its_name(user: Path) -> None:
+    (user / "mixture").mkdir()
+    (user / "mixture" / "mine.yaml").write_text("name: mine\nsamples: {lima: 77}\n", encoding="utf-8")
+    assert names(["study.mixtures=['lima:77']", "mixture=lima"], user) == ["mine", "lima"]
+
+
+def test_what_follows_the_mixture_is_composed(user: Path) -> None:
+    given = ["mixture=lima", "study.mixtures=[instruct]", "judge.name='by_${mixture.name}'"]
+    assert [cell.judge.name for cell in cells(compose(given, user), given, user)] == ["by_instruct", "by_lima"]
+
+
+def test_several_calls_reach_the_folders_of_the_grid(user: Path) -> None:
+    given = [*grid(user, "{mixtures: [lima, 'instruct:250'], axes: {seeds.training: [0, 1]}}"), "mixture=instruct"]
+    wanted = {cell.folder_of(study) for study in cells(compose(given, user), given, user)}
+    lines = (
+        ["mixture=lima,instruct", "seeds.training=0,1"],
+        ["mixture=instruct", "mixture.samples.instruct=250", "seeds.training=0,1"],
+    )
+    calls = [call for line in lines for call in expand(line, directories(user))]
+    found = [study for call in calls for study in cells(compose(call, user), call, user)]
+    assert len(calls) == 6
+    assert {cell.folder_of(study) for study in found} == wanted
+    assert len(wanted) == 6
 
 
 def test_an_override_takes_the_place_of_an_axis_and_is_announced(user: Path) -> None:
@@ -140,15 +194,48 @@ def test_a_grid_that_cannot_be_is_one_sentence(text: str, said: str, user: Path)
     assert said in str(caught.value)
 
 
-@pytest.mark.parametrize(("name", "number"), [("micro_paper", 72), ("micro_sizes", 44), ("sample_sizes", 270)])
-def test_a_shipped_grid_plans_as_a_whole(name: str, number: int, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("name", "points", "number"), [("micro_paper", 72, 68), ("micro_sizes", 44, 41), ("sample_sizes", 270, 262)]
+)
+def test_a_shipped_grid_plans_as_a_whole(name: str, points: int, number: int, tmp_path: Path) -> None:
     given = [f"+grid={name}", f"runs={tmp_path}"]
     found = cells(compose(given), given)
-    assert len(found) == number
+    assert len(found) == points
+    assert len(estimate.distinct(found)) == number
     text = plan.describe(found)
     assert f"study {name}: {number} cells" in text
     assert all(f"axis {key}: " in text for key in found[-1].study.axes)
     assert ("made first: the bases of the worlds 1, 2, 3" in text) == (name == "micro_paper")
+    if name == "micro_paper":
+        assert "  none                     4 cells  the untouched base" in text
+        assert "judge      ground_truth: 19,200 calls" in text
+
+
+def test_the_bases_that_are_made_first_are_planned_with_the_cells(tmp_path: Path) -> None:
+    given = ["+grid=micro_paper", f"runs={tmp_path}", "hardware.tflops=0.1", "hardware.mfu=0.5"]
+    found = cells(compose(given), given)
+    lacking = missing(found)
+    each = 6 * estimate.parameters(found[0].model) * 4_300_000 / 0.05e12
+    assert [study.microworld.seed for study in lacking] == [1, 2, 3]
+    assert [estimate.pretraining(study) for study in lacking] == [pytest.approx(each)] * 3
+    alone = sum(time or 0 for study in estimate.distinct(found) for time in estimate.seconds(study).values())
+    text = plan.describe(found)
+    assert f"time       {plan.time_text(alone + 3 * each)}\n" in text
+    assert f"pretrained from nothing, {plan.time_text(each)} each" in text
+    assert estimate.study_gib(found, lacking) == pytest.approx(
+        estimate.study_gib(found) + 3 * 26 * each * 0.05e12 / 6 / 4.3e6 / 2**30
+    )
+    plan.preflight(found)
+    store.write_json(made_at(lacking[0].microworld, tmp_path) / "manifest.json", {})
+    assert [study.microworld.seed for study in missing(found)] == [2, 3]
+
+
+def test_the_untouched_base_is_one_cell_whatever_the_recipe(user: Path) -> None:
+    given = grid(user, "{mixtures: [none], axes: {finetune.learning_rate: [0.001, 0.002], seeds.subset: [0, 1]}}")
+    found = cells(compose(given, user), given, user)
+    assert sum(study.mixture.name == "none" for study in found) == 4
+    assert [study.mixture.name for study in estimate.distinct(found)].count("none") == 1
+    assert len(estimate.distinct(found)) == 9
 
 
 def met(given: list[str], user: Path) -> list[str]:

@@ -165,6 +165,64 @@ def test_too_little_memory_is_found_before_it_is_needed(user: Path, monkeypatch:
     assert any("GiB a device and hardware.gpu_gib=40" in problem for problem in found)
 
 
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (
+            ["mixture=instruct_5k", "finetune.duration=96step"],
+            "instruct_5k holds 5,000 samples and finetune.duration=96step of 32 documents reads 3,072: use 157step or more",
+        ),
+        (
+            ["mixture=instruct_5k", "finetune.stop=96step"],
+            "mixture instruct_5k holds 5,000 samples and finetune.stop=96step of 32 documents reads 3,072: use 157step or more",
+        ),
+        (
+            ["mixture=instruct_5k", "finetune.duration=100step", "finetune.stop=96step"],
+            "finetune.stop=96step with finetune.duration=100step of 32 documents reads 3,072: use 157step or more",
+        ),
+        (["mixture=lima", "finetune.duration=0.5ep"], "finetune.duration=0.5ep of 32 documents reads 512: use 32step or more"),
+        (["mixture=instruct_5k", "finetune.duration=157step"], None),
+        (["mixture=instruct_5k", "finetune.duration=1ep"], None),
+    ],
+)
+def test_updates_that_never_see_all_samples_are_refused(given: list[str], said: str | None, tmp_path: Path, user: Path) -> None:
+    given = ["study.baseline=null", f"runs={tmp_path}", *given]
+    found = preflight.problems(study_of(given, user))
+    assert len(found) == (said is not None)
+    assert said is None or said in found[0]
+
+
+def test_every_arm_of_a_grid_that_is_cut_short_is_named_once(tmp_path: Path) -> None:
+    given = ["+grid=micro_updates", "finetune.duration=192step", f"runs={tmp_path}"]
+    found = problems_of(cells(compose(given), given))
+    assert found == [
+        "mixture instruct_20000 holds 20,000 samples and finetune.duration=192step of 32 documents reads 6,144: use 625step or "
+        "more, or a smaller mixture."
+    ]
+
+
+@pytest.mark.parametrize("name", ["micro_limit", "lima_plus_instruct", "real_rows", "paper_7b_lima_plus_instruct"])
+def test_no_shipped_experiment_is_cut_short(name: str) -> None:
+    given = [f"+experiment={name}"]
+    assert not [problem for problem in preflight.problems(cells(compose(given), given)) if " reads " in problem]
+
+
+@pytest.mark.parametrize("name", ["micro_paper", "micro_sizes", "micro_updates", "sample_sizes"])
+def test_no_shipped_grid_is_cut_short(name: str) -> None:
+    given = [f"+grid={name}"]
+    assert not [problem for problem in preflight.problems(cells(compose(given), given)) if " reads " in problem]
+
+
+def test_an_axis_that_only_asks_otherwise_is_refused(tmp_path: Path, user: Path) -> None:
+    (user / "grid").mkdir()
+    text = "# @package _global_\nstudy: {mixtures: [lima], axes: {answers.limit: [10, 20]}}\n"
+    (user / "grid" / "mine.yaml").write_text(text, encoding="utf-8")
+    (problem,) = problems_of(study_of(["+grid=mine", f"runs={tmp_path}"], user))
+    assert problem.startswith(
+        "the axis answers.limit asks the same cell in several ways, and its folder holds one: run a study"
+    )
+
+
 def test_visible_devices_limit_what_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     assert preflight.gpus() == 0

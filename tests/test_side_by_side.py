@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import subprocess
@@ -9,6 +10,7 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -17,11 +19,13 @@ import limit_lab
 from limit_lab import side_by_side
 from limit_lab.compose import compose
 from limit_lab.config import Hardware
-from limit_lab.grid import cells
+from limit_lab.errors import BusyError, LimitLabError
+from limit_lab.progress import Stages, StudyProgress
+from limit_lab.side_by_side import Job
 from tests.commands import call, groups, hear_interrupts, numbers
 
-#: Two tiny cells, one document a step.
-TINY = ["+experiment=tiny", "finetune.duration=3step", "answers.limit=2", "study.mixtures=[lima_tiny]"]
+#: Two tiny cells.
+TINY = ["+experiment=tiny", "finetune.duration=3step", "finetune.batch=16doc", "answers.limit=2", "study.mixtures=[lima_tiny]"]
 
 
 def made(folder: Path, *overrides: str) -> subprocess.CompletedProcess[str]:
@@ -61,7 +65,7 @@ def test_a_failing_cell_is_named_and_stops_no_other(tmp_path: Path) -> None:
     where += ["tracking=wandb", "tracking.mode=offline"]
     done = made(tmp_path, *where, "study.mixtures=[none,lima_tiny]")
     assert done.returncode == 1
-    assert sorted(line.split(":")[0] for line in done.stderr.splitlines()) == ["both_tiny", "lima_tiny"]
+    assert [line.split(":")[0] for line in done.stderr.splitlines()] == ["2 lima_tiny", "3 both_tiny"]
     assert [path.parent.name.split("-")[0] for path in (tmp_path / "runs/cells").glob("*/summary.json")] == ["none"]
     assert [path.name.split("-")[0] for path in (tmp_path / "runs/tracking/told").iterdir()] == ["none"]
 
@@ -115,10 +119,78 @@ def test_as_many_as_the_hardware_says(hardware: dict[str, int | None], number: i
     assert side_by_side.at_once(study, number) == (expected or min(99, len(os.sched_getaffinity(0))))
 
 
-def test_the_longest_cell_is_begun_first() -> None:
-    given = ["+experiment=micro_limit"]
-    order = side_by_side.longest_first(list(enumerate(cells(compose(given), given), 1)))
-    assert [study.mixture.name for _, study in order] == ["lima_plus_instruct", "lima", "instruct", "none"]
+def test_the_longest_job_is_begun_first() -> None:
+    jobs = [Job(name=name, seconds=time, work=noted) for name, time in (("a", 2.0), ("b", 3.0), ("c", 1.0))]
+    assert [job.name for job in side_by_side.longest_first(jobs)] == ["b", "a", "c"]
+
+
+def noted(_: Stages) -> None:
+    sys.stdout.write("it ran\nto its end\n")
+
+
+def killed(_: Stages) -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def refused(_: Stages) -> None:
+    raise LimitLabError("it broke: mend it.")
+
+
+def full(_: Stages) -> None:
+    raise OSError(errno.ENOSPC, "No space left on device", "runs/x")
+
+
+def busy_until(path: Path, stages: Stages) -> None:
+    """Another process holds it until the file is there."""
+    if not path.is_file():
+        raise BusyError("another process works in it.")
+    stages.begin("held")(1, 1)
+
+
+def touching(path: Path, _: Stages) -> None:
+    path.touch()
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_failing_job_stops_no_other(workers: int, capsys: pytest.CaptureFixture[str]) -> None:
+    works = {"bad": refused, "one": noted, "two": noted} | ({"dead": killed} if workers > 1 else {})
+    jobs = [Job(name=name, seconds=1.0, work=work) for name, work in works.items()]
+    done: list[str] = []
+    failed = side_by_side.make(jobs, workers, StudyProgress({}), lambda job: done.append(job.name))
+    assert sorted(done) == ["one", "two"]
+    assert failed.pop("bad") == "it broke: mend it."
+    assert [said.split(",")[0] for said in failed.values()] == (["its process was killed"] if workers > 1 else [])
+    said = capsys.readouterr().out
+    assert said.count("it ran") == 2
+    assert ("one: to its end" in said) == (workers > 1)
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_what_another_process_holds_comes_back_last(
+    workers: int, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(side_by_side, "AGAIN", 0.05)
+    free = tmp_path / "free"
+    jobs = [
+        Job(name="held", seconds=2.0, work=partial(busy_until, free)),
+        Job(name="last", seconds=1.0, work=partial(touching, free)),
+    ]
+    done: list[str] = []
+    progress = StudyProgress({"held": 10.0})
+    assert side_by_side.make(jobs, workers, progress, lambda job: done.append(job.name)) == {}
+    assert sorted(done) == ["held", "last"]
+    assert progress.completed == 10
+    if workers == 1:
+        assert done == ["last", "held"]
+        assert capsys.readouterr().out == "held: another process makes it; the others go first\n"
+
+
+def test_what_the_disk_says_is_passed_on_when_all_have_ended() -> None:
+    jobs = [Job(name="full", seconds=2.0, work=full), Job(name="one", seconds=1.0, work=noted)]
+    done: list[str] = []
+    with pytest.raises(OSError, match="No space left") as caught:
+        side_by_side.make(jobs, 2, StudyProgress({}), lambda job: done.append(job.name))
+    assert (caught.value.errno, caught.value.filename, done) == (errno.ENOSPC, "runs/x", ["one"])
 
 
 def test_the_embedded_study_takes_one_thread_a_cell() -> None:

@@ -53,7 +53,7 @@ def test_looking_writes_nothing(study: Study, tmp_path: Path) -> None:
 
 def test_a_cell_whose_base_is_not_made_waits(tmp_path: Path) -> None:
     found = standing(compose(["mixture=lima", f"runs={tmp_path}", "microworld.seed=9"]))
-    assert (found.state, found.note) == ("waiting", "for its base or its data")
+    assert (found.state, found.note) == ("waiting", "for its base")
 
 
 def test_a_failing_cell_says_why_in_its_folder(study: Study, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -132,7 +132,7 @@ def test_real_rows_reach_their_page(shared: Path, tmp_path: Path) -> None:
             f"data.dir={shared / 'data'}",
             f"runs={tmp_path / 'runs'}",
             *("mixture=lima_and_v1_few", "study.baseline=lima_few", "gauntlet=real_few", "study.name=real_few"),
-            *("finetune.duration=3step", "finetune.batch=4doc", "finetune.warmup=1step", "finetune.max_seq_tokens=256"),
+            *("finetune.duration=4step", "finetune.batch=4doc", "finetune.warmup=1step", "finetune.max_seq_tokens=256"),
             *("model.d_model=32", "model.n_layers=1", "answers.limit=3", "answers.max_new_tokens=4"),
         ]
     )
@@ -148,5 +148,5 @@ def test_real_rows_reach_their_page(shared: Path, tmp_path: Path) -> None:
         "instruct_v1": 8,
     }
     assert {name: task["n"] for name, task in summary["gauntlet"]["raw"]["tasks"].items()} == {"copa": 6, "lambada_openai": 4}
-    assert len(read_metrics(cell / "finetune/metrics.jsonl")) == 3
+    assert len(read_metrics(cell / "finetune/metrics.jsonl")) == 4
     assert read_json(only("pairs/*/summary.json", tmp_path / "runs"))["n"] == 3

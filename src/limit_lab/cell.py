@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from limit_lab import provenance, store
 from limit_lab.config import DISPLAY, NUMERICS, Study, fingerprint, plain
-from limit_lab.errors import DataError, LimitLabError
+from limit_lab.errors import BusyError, DataError, LimitLabError
 from limit_lab.progress import Move, Stages, by_part
 from limit_lab.prompt import prompt_ids, template
 
@@ -70,6 +70,22 @@ def finished(study: Study) -> bool:
     return isinstance(found, dict) and "identity" in found and found.get("asked") == fingerprint(asked(study))
 
 
+def complete(study: Study) -> bool:
+    """Whether the cell is finished and every stage that its summary tells of is there for what is asked now.
+
+    Raises: DataError when a file that a stage wrote is gone or has another size.
+    """
+    if not finished(study):
+        return False
+    folder, mark = folder_of(study), {"cell": fingerprint(identity(study))}
+    stages = [
+        (folder / "gauntlet" / prompting, _gauntlet_inputs(study, mark, prompting)) for prompting in study.gauntlet.prompting
+    ]
+    stages += [(folder / "answers", _answers_inputs(study, mark))]
+    stages += [(folder / "export", mark)] if study.mixture.samples else []
+    return all(store.done(place, inputs) for place, inputs in stages)
+
+
 def model_folder(study: Study) -> Path:
     """The folder whose model the evaluations see: the export, or the base itself for mixture=none."""
     from limit_lab.model.bases import base_folder
@@ -106,10 +122,15 @@ def key(number: int, study: Study, stage: str) -> str:
 
 
 def make(study: Study, number: int, of: int, progress: Stages) -> None:
-    """Make one cell; an error is recorded in its folder before it goes on. Raises: LimitLabError and its kinds."""
+    """Make one cell; an error is recorded in its folder before it goes on.
+
+    Raises: BusyError when another process makes it; LimitLabError and its kinds.
+    """
     folder = folder_of(study)
     try:
         _make(study, number, of, progress)
+    except BusyError:
+        raise
     except LimitLabError as error:
         with contextlib.suppress(DataError):  # on a full disk the error itself matters more than its record
             store.write_json(folder / FAILED, {"error": str(error)})
@@ -120,7 +141,7 @@ def make(study: Study, number: int, of: int, progress: Stages) -> None:
 def _make(study: Study, number: int, of: int, progress: Stages) -> None:
     """Make cell ``number`` of ``of``, skipping the stages that are done."""
     folder = folder_of(study)
-    with store.locked(folder):
+    with store.locked(folder, wait=False):
         print(f"cell {number}/{of}  {folder.name}", flush=True)
         if not finished(study):  # an older summary would stand for records that are about to be replaced
             (folder / "summary.json").unlink(missing_ok=True)
@@ -209,9 +230,6 @@ def _gauntlet(study: Study, folder: Path, mark: Mapping[str, str], prompting: st
     from limit_lab.model.bases import gauntlet_data
 
     data = gauntlet_data(study)
-    tasks = {task.label: store.sha256(data / task.file) for task in study.gauntlet.tasks}
-    wanted = asked(study)
-    inputs = {**mark, "suite": wanted["suite"], "files": tasks, "prompting": prompting, "part": wanted["part"]}
 
     def work(place: Path) -> dict[str, Any]:
         from limit_lab.gauntlet import evaluate
@@ -230,14 +248,21 @@ def _gauntlet(study: Study, folder: Path, mark: Mapping[str, str], prompting: st
             progress=by_part(begin(), [task.label for task in study.gauntlet.tasks if prompting == "raw" or task.template]),
         )
 
-    return store.stage(folder / "gauntlet" / prompting, inputs, work)
+    return store.stage(folder / "gauntlet" / prompting, _gauntlet_inputs(study, mark, prompting), work)
+
+
+def _gauntlet_inputs(study: Study, mark: Mapping[str, str], prompting: str) -> dict[str, Any]:
+    from limit_lab.model.bases import gauntlet_data
+
+    data, wanted = gauntlet_data(study), asked(study)
+    tasks = {task.label: store.sha256(data / task.file) for task in study.gauntlet.tasks}
+    return {**mark, "suite": wanted["suite"], "files": tasks, "prompting": prompting, "part": wanted["part"]}
 
 
 def _answers(study: Study, folder: Path, mark: Mapping[str, str], begin: Begin) -> dict[str, Any]:
     from limit_lab.model.bases import open_prompts
 
     prompts = open_prompts(study)
-    inputs = {**mark, "decoding": asked(study)["decoding"], "prompts": fingerprint(prompts)}
 
     def work(place: Path) -> dict[str, Any]:
         from limit_lab.model.answering import Decoding, answer
@@ -275,7 +300,13 @@ def _answers(study: Study, folder: Path, mark: Mapping[str, str], begin: Begin) 
             "ended_share": ended_share,
         }
 
-    return store.stage(folder / "answers", inputs, work)
+    return store.stage(folder / "answers", _answers_inputs(study, mark), work)
+
+
+def _answers_inputs(study: Study, mark: Mapping[str, str]) -> dict[str, Any]:
+    from limit_lab.model.bases import prompts_mark
+
+    return {**mark, "decoding": asked(study)["decoding"], "prompts": prompts_mark(study)}
 
 
 def command() -> str:

@@ -53,7 +53,11 @@ def compose(overrides: Sequence[str] = (), user: Path | None = None) -> Study:
 
     Raises: ConfigError, in one sentence per problem, for anything unknown, mistyped or contradictory.
     """
-    node = compose_node(overrides, user)
+    return typed(compose_node(overrides, user))
+
+
+def typed(node: DictConfig) -> Study:
+    """The study in a composed configuration, its cross-field rules checked. Raises: ConfigError."""
     try:
         return cast(Study, OmegaConf.to_object(node))
     except MissingMandatoryValue as error:

@@ -67,7 +67,12 @@ def spelled(text: str) -> Mixture | None:
     if not SPELLED.fullmatch(text):
         return None
     samples = {source: int(count) for source, count in (part.split(":") for part in text.split("+"))}
-    return Mixture(name="_plus_".join(f"{source}_{count}" for source, count in samples.items()), samples=samples)
+    return Mixture(name=written(samples), samples=samples)
+
+
+def written(samples: Mapping[str, int]) -> str:
+    """The name of samples that no file names."""
+    return "_plus_".join(f"{source}_{count}" for source, count in samples.items())
 
 
 @dataclass(kw_only=True)

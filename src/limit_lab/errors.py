@@ -21,6 +21,10 @@ class ModelError(LimitLabError):
     """A model folder cannot be read, does not fit its configuration, or was exported wrongly."""
 
 
+class BusyError(LimitLabError):
+    """Another process holds what this one wants to make."""
+
+
 class EvalError(LimitLabError):
     """A gauntlet task or an aggregation is incomplete or impossible."""
 

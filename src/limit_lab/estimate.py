@@ -16,6 +16,8 @@ from limit_lab.durations import Duration, documents
 GIB = 2**30
 #: Share of the assumed speed that one-token-at-a-time decoding reaches.
 DECODING = 0.1
+#: Nodes of the configuration that make no cell another one.
+AROUND = ("do", "runs", "debug", "hardware", "judge", "tracking", "study", "report")
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +54,17 @@ class Memory:
     @property
     def total(self) -> float:
         return self.weights + self.gradients + self.optimizer + self.activations
+
+
+def distinct(cells: Sequence[Study]) -> list[Study]:
+    """The cells that are made: each once however many points of the grid it stands at, so the untouched base once a world."""
+    seen: dict[str, Study] = {}
+    for study in cells:
+        values = {name: node for name, node in plain(study).items() if name not in AROUND}
+        if not study.mixture.samples:
+            values |= {"finetune": None, "seeds": None}
+        seen.setdefault(fingerprint(values), study)
+    return list(seen.values())
 
 
 def parameters(model: Model) -> float:
@@ -150,8 +163,8 @@ def seconds(study: Study) -> dict[str, float | None]:
     Evaluation reads ``gauntlet.tokens`` and writes at most ``answers.max_new_tokens`` for every prompt, on one device; 2
     operations a weight and token. None where the configuration cannot tell.
     """
-    hardware, model = study.hardware, study.model
-    rate = hardware.tflops * 1e12 * hardware.mfu
+    model = study.model
+    rate = _rate(study)
     weights = 12 * model.n_layers * model.d_model**2
     found: dict[str, float | None] = {}
     if study.mixture.samples:
@@ -167,6 +180,17 @@ def seconds(study: Study) -> dict[str, float | None]:
     return {**found, "answers": 2 * parameters(model) * written / (rate * DECODING)}
 
 
+def pretraining(study: Study) -> float | None:
+    """Expected seconds of pretraining an embedded world's base, 6 operations a weight and token; None without a speed."""
+    rate = _rate(study)
+    return 6 * parameters(study.model) * study.microworld.pretrain_tokens / rate if rate else None
+
+
+def _rate(study: Study) -> float:
+    """Operations a second of one device."""
+    return study.hardware.tflops * 1e12 * study.hardware.mfu
+
+
 def disk_gib(study: Study) -> float:
     """Disk of one cell at its fullest: two resume checkpoints (the last, one being written) and the exported weights."""
     if not study.mixture.samples:
@@ -175,6 +199,12 @@ def disk_gib(study: Study) -> float:
     sharded = study.hardware.strategy == "zero3"
     checkpoint, exported = (14.0, 2.0) if sharded else (12.0, 4.0)
     return (2 * checkpoint + exported) * every / GIB
+
+
+def study_gib(cells: Sequence[Study], bases: Sequence[Study] = ()) -> float:
+    """Disk of all cells and of the worlds' ``bases`` that are made first, each at its fullest."""
+    made = sum((2 * 12.0 + 2.0) * parameters(study.model) / GIB for study in bases)
+    return made + sum(disk_gib(cell) for cell in distinct(cells))
 
 
 def host_gib(study: Study) -> float:

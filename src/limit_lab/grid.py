@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import itertools
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from limit_lab.compose import compose, directories
+from omegaconf import OmegaConf
+
+from limit_lab import mixtures
+from limit_lab.compose import compose, compose_node, directories, typed
 from limit_lab.config import Mixture, Study, fingerprint, spelled
 from limit_lab.errors import ConfigError
 from limit_lab.overrides import candidates, find, groups, parse, suggest
@@ -18,23 +22,27 @@ def cells(study: Study, overrides: Sequence[str], user: Path | None = None) -> l
     """Every cell of ``study``, which was composed from ``overrides`` (and the groups in ``user``): the configured one last.
 
     At each point of ``study.axes`` (one point if there are none) stand ``study.study.mixtures`` in their order, before them
-    the baseline if it is not among them, then the configured mixture. Equal cells are one cell.
+    the baseline if it is not among them, then the configured mixture. Equal cells are one cell, and equal samples have one
+    name (`limit_lab.mixtures`).
     Raises: ConfigError when a mixture has no group file or does not compose to itself, for an axis that is no key of the
     configuration or has no values, and for a value that the key cannot have.
     """
+    options = mixtures.options(directories(user))
+    kept, own = _without_mixture(overrides)
+    study = mixtures.renamed(study, options, own)
     names = list(study.study.mixtures)
     if study.study.baseline is not None and study.study.baseline not in names:
         names.insert(0, study.study.baseline)
-    kept, own = _without_mixture(overrides)
     axes = _axes(study, overrides, user)
     chosen = {key: values for key, values in axes.items() if key in groups(directories(user))}
     plain = {key: values for key, values in axes.items() if key not in chosen}
     found: list[Study] = []
     for choice in _points(chosen):
         given = [*kept, *(f"{key}={value}" for key, value in choice.items())]
-        untouched = _untouched(given, user)
-        row = [_of_mixture(name, given, untouched, user) for name in names]
-        row.append(compose([*given, *own], user) if chosen else study)
+        untouched, alone = _untouched(given, user)
+        untouched = mixtures.renamed(untouched, options, [])
+        row = [_of_mixture(name, given, untouched, options if alone else {}, user) for name in names]
+        row.append(mixtures.renamed(compose([*given, *own], user), options, own) if chosen else study)
         for point in _points(plain):
             found += [_at(cell, point) for cell in row]
     last = {fingerprint(cell): at for at, cell in enumerate(found)}
@@ -88,11 +96,13 @@ def _with(node: Any, path: list[str], value: Any, key: str) -> Any:
     return replace(node, **{path[0]: value})
 
 
-def _of_mixture(name: str, given: Sequence[str], untouched: Study, user: Path | None) -> Study:
-    """One cell of the study: ``untouched`` with a mixture written out, or composed with a mixture's group file."""
-    if (written := spelled(name)) is not None:
-        return replace(untouched, mixture=written)
-    cell = untouched if name == "none" else compose([*given, f"mixture={name}"], user)
+def _of_mixture(name: str, given: Sequence[str], untouched: Study, options: Mapping[str, Mixture], user: Path | None) -> Study:
+    """One cell of the study: ``untouched`` with a mixture written out or known, or composed with a mixture's group file."""
+    if (spelt := spelled(name)) is not None:
+        return replace(untouched, mixture=spelt)
+    if name in options:
+        return replace(untouched, mixture=options[name])
+    cell = mixtures.renamed(compose([*given, f"mixture={name}"], user), options, [])
     if cell.mixture.name != name:
         raise ConfigError(
             f"mixture={name} composes as {cell.mixture.name!r}: its file must say name: {name}, and an experiment chooses a "
@@ -101,15 +111,19 @@ def _of_mixture(name: str, given: Sequence[str], untouched: Study, user: Path | 
     return cell
 
 
-def _untouched(given: Sequence[str], user: Path | None) -> Study:
-    """The cell without samples. Raises: ConfigError when an overlay sets mixture values, which would reach every cell."""
-    cell = compose([*given, "mixture=none"], user)
+def _untouched(given: Sequence[str], user: Path | None) -> tuple[Study, bool]:
+    """The cell without samples, and whether nothing else in its configuration follows the mixture.
+
+    Raises: ConfigError when an overlay sets mixture values, which would reach every cell.
+    """
+    node = compose_node([*given, "mixture=none"], user)
+    cell = typed(node)
     if cell.mixture != Mixture(name="none"):
         raise ConfigError(
             "the experiment sets values of mixture, which would change every cell of the study: write them in a file of their "
             "own, mixture/<name>.yaml, and choose it with 'override /mixture: <name>'."
         )
-    return cell
+    return cell, not re.search(r"\$\{[^}]*mixture", str(OmegaConf.to_container(node, resolve=False)))
 
 
 def _without_mixture(overrides: Sequence[str]) -> tuple[list[str], list[str]]:

@@ -7,25 +7,37 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from pathlib import Path
 
 from limit_lab.config import Study
 from limit_lab.durations import documents
 from limit_lab.errors import PreflightError
-from limit_lab.estimate import disk_gib, gauntlet_rows, host_gib, memory, pairs, prompts, schedule, seconds, tokens
-from limit_lab.microworld.checkpoint import has_base
+from limit_lab.estimate import (
+    disk_gib,
+    distinct,
+    gauntlet_rows,
+    host_gib,
+    memory,
+    pairs,
+    pretraining,
+    prompts,
+    schedule,
+    seconds,
+    study_gib,
+    tokens,
+)
+from limit_lab.microworld.checkpoint import missing
 from limit_lab.preflight import problems
 
 
 def describe(cells: Sequence[Study]) -> str:
     """The plan of a study as text, the configured cell last."""
-    last = cells[-1]
-    lines = [f"study {last.study.name}: {_count(len(cells), 'cell')}, {_count(pairs(cells), 'pair')}; ~ marks estimates"]
+    last, made = cells[-1], distinct(cells)
+    lines = [f"study {last.study.name}: {_count(len(made), 'cell')}, {_count(pairs(cells), 'pair')}; ~ marks estimates"]
     if last.study.axes:
         lines += ["", *_grid(cells)]
     else:
-        for number, cell in enumerate(cells, 1):
-            lines += ["", f"cell {number} of {len(cells)}: model={cell.model.name} mixture={cell.mixture.name}"]
+        for number, cell in enumerate(made, 1):
+            lines += ["", f"cell {number} of {len(made)}: model={cell.model.name} mixture={cell.mixture.name}"]
             lines += [f"  {label:<10} {text}" for label, text in _cell(cell)]
     lines += ["", "in all", *(f"  {label:<10} {text}" for label, text in _totals(cells))]
     return "\n".join(lines)
@@ -35,12 +47,13 @@ def _grid(cells: Sequence[Study]) -> list[str]:
     """The axes, what cells share, and one line for each mixture."""
     last = cells[-1]
     lines = [f"axis {key}: {', '.join(map(str, values))}" for key, values in last.study.axes.items()]
-    worlds = {cell.microworld.seed: cell for cell in cells if cell.model.embedded}
-    missing = [world for world, cell in worlds.items() if not has_base(cell.microworld, Path(cell.runs))]
-    if missing:
-        lines.append(f"made first: the bases of the worlds {', '.join(map(str, missing))}, pretrained from nothing")
+    if first := missing(cells):
+        worlds = f"world{'s' if len(first) > 1 else ''} {', '.join(str(cell.microworld.seed) for cell in first)}"
+        each = pretraining(first[0])
+        time = "unknown time" if each is None else time_text(each)
+        lines.append(f"made first: the bases of the {worlds}, pretrained from nothing, {time} each")
     by_mixture: dict[str, list[Study]] = {}
-    for cell in cells:
+    for cell in distinct(cells):
         by_mixture.setdefault(cell.mixture.name, []).append(cell)
     width = max(map(len, by_mixture))
     for name, own in by_mixture.items():
@@ -128,17 +141,18 @@ def _totals(cells: Sequence[Study]) -> list[tuple[str, str]]:
     embedded = last.gauntlet.data is None and any(source.kind == "microworld" for source in last.data.sources.values())
     tasks = f"{len(last.gauntlet.tasks)} tasks, {'written by the embedded world' if embedded else here}, for each cell"
     return [
-        ("time", duration(cells)),
-        ("disk", f"{sum(disk_gib(cell) for cell in cells):.2f} GiB under {last.runs}"),
+        ("time", duration(cells, missing(cells))),
+        ("disk", f"{study_gib(cells, missing(cells)):.2f} GiB under {last.runs}"),
         ("gauntlet", f"{last.gauntlet.name}: {tasks}, prompted {' and '.join(last.gauntlet.prompting)}"),
         ("answers", f"{_answers(last)} for each cell, at most {last.answers.max_new_tokens:,} new tokens each"),
         ("judge", _judging(last, pairs(cells))),
     ]
 
 
-def duration(cells: Sequence[Study]) -> str:
-    """Time of the whole study in words, judging by a paid service not counted."""
-    found = [time for cell in cells for time in seconds(cell).values()]
+def duration(cells: Sequence[Study], bases: Sequence[Study] = ()) -> str:
+    """Time in words of making ``cells`` and pretraining the ``bases`` of worlds; judging by a paid service is not counted."""
+    found = [time for cell in distinct(cells) for time in seconds(cell).values()]
+    found += [pretraining(study) for study in bases]
     known = [time for time in found if time is not None]
     if not known:
         return "unknown time (it needs the tokens and hardware.tflops)"

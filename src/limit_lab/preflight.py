@@ -12,7 +12,9 @@ from pathlib import Path
 
 from limit_lab import estimate, tracking
 from limit_lab.config import Study
+from limit_lab.durations import documents
 from limit_lab.errors import LimitLabError
+from limit_lab.microworld.checkpoint import missing
 from limit_lab.mixture import sources
 from limit_lab.model import bases
 from limit_lab.prompt import template
@@ -21,8 +23,12 @@ from limit_lab.prompt import template
 def problems(cells: Sequence[Study]) -> list[str]:
     """One entry per problem, each with its remedy; the cells share everything but their mixture."""
     last = cells[-1]
-    found = [*_devices(last), *_memory(last), *_model(last), *_data(cells), *_prompt(last), *_gauntlet(last)]
-    return list(dict.fromkeys([*found, *_answers(last), *_judge(last), *_tracking(last), *_runs(cells)]))
+    found = [*_devices(last), *_memory(last), *_model(cells), *_data(cells), *_prompt(last), *_gauntlet(last)]
+    return list(
+        dict.fromkeys(
+            [*found, *_answers(last), *_judge(last), *_tracking(last), *_runs(cells), *_unread(cells), *_asked_alike(last)]
+        )
+    )
 
 
 def gpus() -> int:
@@ -55,6 +61,31 @@ def _devices(study: Study) -> Iterator[str]:
         yield "hardware.strategy=zero3 needs DeepSpeed, which is not installed: pip install deepspeed (Linux)."
 
 
+def _unread(cells: Sequence[Study]) -> Iterator[str]:
+    """Fine-tunings that end before every sample was read once."""
+    for cell in estimate.distinct(cells):
+        planned, recipe, count = estimate.schedule(cell), cell.finetune, sum(cell.mixture.samples.values())
+        batch = documents(recipe.batch, name="finetune.batch")
+        if planned is None or planned.stop * batch >= count:
+            continue
+        ends = f"finetune.duration={recipe.duration}"
+        if recipe.stop is not None and planned.stop < planned.steps:
+            ends = f"finetune.stop={recipe.stop}" + (f" with {ends}" if planned.steps * batch < count else "")
+        yield (
+            f"mixture {cell.mixture.name} holds {count:,} samples and {ends} of {batch:,} documents reads "
+            f"{planned.stop * batch:,}: use {-(-count // batch):,}step or more, or a smaller mixture."
+        )
+
+
+def _asked_alike(study: Study) -> Iterator[str]:
+    for axis in study.study.axes:
+        if axis.partition(".")[0] in ("gauntlet", "answers"):
+            yield (
+                f"the axis {axis} asks the same cell in several ways, and its folder holds one: run a study for each, with "
+                f"study.name=... and runs=... of its own."
+            )
+
+
 def _memory(study: Study) -> Iterator[str]:
     hardware, held = study.hardware, estimate.memory(study)
     if hardware.accelerator == "gpu" and 0 < hardware.gpu_gib < held.total:
@@ -67,15 +98,15 @@ def _memory(study: Study) -> Iterator[str]:
         yield f"the run needs ~{need:.0f} GiB of host memory and this machine has {pages:.0f}: choose a smaller model."
 
 
-def _model(study: Study) -> Iterator[str]:
-    model = study.model
+def _model(cells: Sequence[Study]) -> Iterator[str]:
+    study, model = cells[-1], cells[-1].model
     if model.path is None and model.gone is not None:
         yield f"model={model.name}: {_sentence(model.gone)}"
     if model.path is not None and not Path(model.path).is_dir():
         yield f"model.path={model.path} is no folder here: pass the one with weights, config.json and tokenizer."
     elif model.path is not None:
         yield from _refusal(partial(bases.check_folder, Path(model.path)))
-    elif model.embedded:
+    elif model.embedded and not missing(cells):
         yield from _refusal(partial(bases.base_folder, study))
     if model.tokenizer is not None and not _needs_dir(study, model.tokenizer) and not Path(model.tokenizer).is_dir():
         yield f"model.tokenizer={model.tokenizer} is no folder here: pass the folder that holds tokenizer.json."
@@ -180,7 +211,7 @@ def _runs(cells: Sequence[Study]) -> Iterator[str]:
     if not place.is_dir() or not os.access(place, os.W_OK | os.X_OK):
         yield f"runs={cells[-1].runs} cannot be written ({place} refuses): pass another folder with runs=..."
         return
-    need, free = sum(estimate.disk_gib(cell) for cell in cells), shutil.disk_usage(place).free / estimate.GIB
+    need, free = estimate.study_gib(cells, missing(cells)), shutil.disk_usage(place).free / estimate.GIB
     if need > free:
         has = f"{place} has {_size(free)} free"
         yield f"the study writes up to {_size(need)} and {has}: free some, or pass another folder with runs=..."

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import functools
+import hashlib
 import os
 import platform
 import subprocess
@@ -29,6 +30,16 @@ def _machine() -> dict[str, Any]:
         "cores": os.cpu_count(),
         "versions": versions,
     }
+
+
+@functools.cache
+def code() -> str:
+    """One hash over every source file and template of this package."""
+    package, found = Path(__file__).resolve().parent, hashlib.sha256()
+    for path in sorted(package.rglob("*")):
+        if path.is_file() and path.suffix not in (".pyc", ".safetensors"):
+            found.update(path.relative_to(package).as_posix().encode() + b"\0" + path.read_bytes())
+    return found.hexdigest()
 
 
 def git_sha() -> str:

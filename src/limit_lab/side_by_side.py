@@ -1,145 +1,258 @@
-"""Cells of a study made at the same time, each by a process of its own: small models leave cores idle that another can use."""
+"""Jobs made at the same time, each by a process of its own: small models leave cores idle that another can use."""
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import sys
 import threading
 import time
+import traceback
+from collections import deque
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
 from multiprocessing import get_context
-from queue import Empty
+from multiprocessing.connection import Connection, wait
 from typing import Any
 
-from limit_lab import cell
 from limit_lab.config import Study
-from limit_lab.errors import LimitLabError
-from limit_lab.estimate import seconds
-from limit_lab.progress import UNKNOWN, Move, StudyProgress
+from limit_lab.errors import BusyError, LimitLabError
+from limit_lab.progress import Move, Stages, StudyProgress
 
 #: Seconds between two looks at what the processes report.
 PAUSE = 0.1
 
-#: The way back to the parent, set once in each process.
-_reports: Any = None
+#: Seconds after which jobs that other processes held are tried again.
+AGAIN = 2.0
 
 
-def at_once(study: Study, cells: int) -> int:
-    """How many of ``cells`` are made at the same time: ``hardware.cells``, or as many as the cores allow."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """A cell or a base to be made. ``name`` stands before its lines; ``work`` is called with its progress.
+
+    ``work`` raises BusyError when another process makes the same: the job comes back when all others are begun.
+    """
+
+    name: str
+    seconds: float
+    work: Callable[[Stages], None]
+
+
+def at_once(study: Study, jobs: int) -> int:
+    """How many of ``jobs`` are made at the same time: ``hardware.cells``, or as many as the cores allow."""
     hardware = study.hardware
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, min(cells, hardware.cells if hardware.cells is not None else cores // (hardware.threads or cores)))
+    return max(1, min(jobs, hardware.cells if hardware.cells is not None else cores // (hardware.threads or cores)))
 
 
-def make(
-    waiting: Sequence[tuple[int, Study]], of: int, workers: int, progress: StudyProgress, finished: Callable[[Study], None]
-) -> None:
-    """Make the numbered cells, ``workers`` at a time; lines and progress of all come back to this process.
+def make(jobs: Sequence[Job], workers: int, progress: StudyProgress, finished: Callable[[Job], None]) -> dict[str, str]:
+    """Do every job, ``workers`` at a time; one at a time is done by this process, in the order given.
 
-    ``finished`` is called here with each cell that was made. A failing cell does not stop the others.
-    Raises: LimitLabError for those that failed, when all have ended.
+    ``finished`` is called here with each job that was done. A failing job, or one whose process is killed, stops no other.
+    Returns a sentence for each that failed, by name.
     """
-    context = get_context("spawn")
-    reports, stop = context.Queue(), context.Event()
-    pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_begin, initargs=(reports, stop, os.getpid()))
+    if workers == 1:
+        return _in_a_row(_Waiting(jobs), progress, finished)
+    crew = [_Worker() for _ in range(workers)]
     try:
-        futures = [(study, pool.submit(_make, study, number, of)) for number, study in longest_first(waiting)]
-        left = list(futures)
-        while left:
-            _pass_on(reports, progress)
-            ended = [pair for pair in left if pair[1].done()]
-            left = [pair for pair in left if pair not in ended]
-            for study, future in ended:
-                if future.exception() is None:
-                    finished(study)
-            time.sleep(PAUSE)
-    except BaseException:
-        stop.set()
-        raise
+        return _together(_Waiting(longest_first(jobs)), crew, progress, finished)
     finally:
-        pool.shutdown(cancel_futures=True)
-        _pass_on(reports, progress)
-    failed = [text for study, future in futures if (text := _failure(study, future))]
-    if failed:
-        raise LimitLabError("\n".join(failed))
+        for worker in crew:
+            worker.process.kill()
+            worker.process.join()
+            worker.reports.close()
 
 
-def longest_first(waiting: Sequence[tuple[int, Study]]) -> list[tuple[int, Study]]:
-    """The order in which cells are begun: a long one begun last would run alone."""
-    expected = {number: sum(UNKNOWN if time is None else time for time in seconds(study).values()) for number, study in waiting}
-    return sorted(waiting, key=lambda pair: -expected[pair[0]])
+def longest_first(jobs: Sequence[Job]) -> list[Job]:
+    """The order in which jobs are begun side by side: a long one begun last would run alone."""
+    return sorted(jobs, key=lambda job: -job.seconds)
 
 
-def _failure(study: Study, future: Future[None]) -> str | None:
-    error = future.exception()
-    if error is None:
-        return None
-    if isinstance(error, LimitLabError):
-        return f"{study.mixture.name}: {error}"
-    if isinstance(error, BrokenProcessPool):
-        return f"{study.mixture.name}: its process was killed, perhaps for memory (hardware.cells=1 needs least): run again."
-    raise error
+class _Waiting:
+    """The jobs that nobody works on; those that another process held come back last."""
+
+    def __init__(self, jobs: Sequence[Job]) -> None:
+        self._ready = deque(jobs)
+        self._busy: list[Job] = []
+        self._again = 0.0
+        self._told: set[str] = set()
+
+    def __bool__(self) -> bool:
+        return bool(self._ready or self._busy)
+
+    def take(self) -> Job | None:
+        """The next job; None while there is none, or others hold all that are left."""
+        if not self._ready and time.monotonic() >= self._again:
+            self._ready.extend(self._busy)
+            self._busy.clear()
+        return self._ready.popleft() if self._ready else None
+
+    def put_back(self, job: Job) -> None:
+        """Another process works on it."""
+        if job.name not in self._told:
+            _say(f"{job.name}: another process makes it; the others go first")
+        self._told.add(job.name)
+        self._busy.append(job)
+        self._again = time.monotonic() + AGAIN
 
 
-def _pass_on(reports: Any, progress: StudyProgress) -> None:
-    """Print the lines and move the bar for everything reported so far."""
-    while True:
+def _in_a_row(waiting: _Waiting, progress: StudyProgress, finished: Callable[[Job], None]) -> dict[str, str]:
+    failed: dict[str, str] = {}
+    while waiting:
+        job = waiting.take()
+        if job is None:
+            time.sleep(PAUSE)
+            continue
         try:
-            kind, *content = reports.get_nowait()
-        except Empty:
-            return
-        if kind == "line":
-            sys.stdout.write(content[0] + "\n")
-            sys.stdout.flush()
+            job.work(progress)
+        except BusyError:
+            waiting.put_back(job)
+        except LimitLabError as error:
+            failed[job.name] = str(error)
         else:
-            progress.take(kind, *content)
+            finished(job)
+    return failed
 
 
-def _begin(reports: Any, stop: Any, parent: int) -> None:
-    """Set up a process: it ends without a word on Ctrl-C, on ``stop`` and with its parent; all it leaves is resumable."""
-    global _reports
-    _reports = reports
+def _together(
+    waiting: _Waiting, crew: list[_Worker], progress: StudyProgress, finished: Callable[[Job], None]
+) -> dict[str, str]:
+    failed: dict[str, str] = {}
+    broken: list[Exception] = []
+    while waiting or any(worker.job for worker in crew):
+        for at, worker in enumerate(crew):
+            if worker.job is None and (job := waiting.take()):
+                if not worker.process.is_alive():
+                    worker = crew[at] = _Worker()
+                worker.give(job)
+        told = wait([worker.reports for worker in crew if worker.job], PAUSE)
+        if not told:
+            time.sleep(PAUSE)
+        for worker in crew:
+            if worker.job is None or worker.reports not in told:
+                continue
+            job, (kind, *content) = worker.job, worker.hear()
+            if kind == "line":
+                _say(content[0])
+            elif kind == "busy":
+                waiting.put_back(job)
+            elif kind == "done":
+                finished(job)
+            elif kind == "failed":
+                failed[job.name] = content[0]
+            elif kind == "broken":
+                broken.append(content[0])
+            else:
+                progress.take(kind, *content)
+    for error in broken:
+        raise error
+    return failed
+
+
+def _say(line: str) -> None:
+    sys.stdout.write(line + "\n")
+    sys.stdout.flush()
+
+
+class _Worker:
+    """A process that does one job after another, seen from the parent."""
+
+    def __init__(self) -> None:
+        context = get_context("spawn")
+        self.reports, theirs = context.Pipe()
+        self.process = context.Process(target=_serve, args=(theirs, os.getpid()))
+        self.process.start()
+        theirs.close()
+        self.job: Job | None = None
+
+    def give(self, job: Job) -> None:
+        self.job = job
+        with contextlib.suppress(BrokenPipeError):  # its end is heard next
+            self.reports.send(job)
+
+    def hear(self) -> tuple[Any, ...]:
+        """The next report; the last one on a job frees the worker."""
+        try:
+            report: tuple[Any, ...] = self.reports.recv()
+        except (EOFError, OSError):
+            self.process.join()
+            said = "its process was killed, perhaps for memory (hardware.cells=1 needs least): run again."
+            report = ("failed", said)
+        if report[0] in ("busy", "done", "failed", "broken"):
+            self.job = None
+        return report
+
+
+def _serve(reports: Connection[Any, Any], parent: int) -> None:
+    """A process: it ends without a word on Ctrl-C and with its parent; all it leaves is resumable."""
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # else it is ignored, as behind nohup
         signal.signal(signal.SIGINT, signal.SIG_DFL)
-    threading.Thread(target=_follow, args=(parent, stop), daemon=True).start()
+    threading.Thread(target=_follow, args=(parent,), daemon=True).start()
+    while True:
+        try:
+            job: Job = reports.recv()
+        except EOFError:
+            return
+        sys.stdout = _Lines(job.name, reports)
+        _tell(reports, *_outcome(job, reports))
 
 
-def _follow(parent: int, stop: Any) -> None:
-    while os.getppid() == parent and not stop.wait(1):
-        pass
+def _outcome(job: Job, reports: Connection[Any, Any]) -> tuple[Any, ...]:
+    try:
+        job.work(_Relay(reports))
+    except BusyError:
+        return ("busy",)
+    except LimitLabError as error:
+        return "failed", str(error)
+    except OSError as error:  # the front door knows what the disk says
+        return "broken", error
+    except Exception:
+        return "broken", RuntimeError(f"{job.name}:\n{traceback.format_exc()}")
+    except KeyboardInterrupt:  # what the trainer makes of SIGTERM
+        os._exit(1)
+    return ("done",)
+
+
+def _follow(parent: int) -> None:
+    while os.getppid() == parent:
+        time.sleep(1)
     os._exit(1)
 
 
-def _make(study: Study, number: int, of: int) -> None:
-    sys.stdout = _Lines(f"{number} {study.mixture.name}")
-    cell.make(study, number, of, _Relay())
+def _tell(reports: Connection[Any, Any], *message: Any) -> None:
+    try:
+        reports.send(message)
+    except ConnectionError:  # the parent is gone
+        os._exit(1)
 
 
 class _Relay:
     """Progress that is told to the parent."""
 
+    def __init__(self, reports: Connection[Any, Any]) -> None:
+        self._reports = reports
+
     def begin(self, key: str) -> Move:
-        _reports.put(("begin", key))
-        return lambda done, of: _reports.put(("move", key, done / max(of, 1)))
+        _tell(self._reports, "begin", key)
+        return lambda done, of: _tell(self._reports, "move", key, done / max(of, 1))
 
     def end(self, key: str) -> None:
-        _reports.put(("end", key))
+        _tell(self._reports, "end", key)
 
 
 class _Lines:
-    """Standard output of a process: whole lines, told to the parent with the cell's number and name before them."""
+    """Standard output of a process: whole lines, told to the parent with the job's name before them."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, reports: Connection[Any, Any]) -> None:
         self._name = name
+        self._reports = reports
         self._open = ""
 
     def write(self, text: str) -> int:
         *lines, self._open = (self._open + text).split("\n")
         for line in lines:
-            _reports.put(("line", line if line.startswith("cell ") else f"{self._name}: {line.strip()}"))
+            _tell(self._reports, "line", line if line.startswith("cell ") else f"{self._name}: {line.strip()}")
         return len(text)
 
     def flush(self) -> None:

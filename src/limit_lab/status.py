@@ -10,15 +10,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from filelock import FileLock, Timeout
 from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
 from limit_lab import cell, store
-from limit_lab.config import Study, fingerprint, plain
+from limit_lab.config import Study
 from limit_lab.errors import DataError, ModelError
-from limit_lab.estimate import seconds
+from limit_lab.estimate import distinct, pretraining, seconds
+from limit_lab.microworld.checkpoint import failed_at, has_base, lock_of, missing
 
 State = Literal["done", "running", "failed", "stopped", "waiting"]
 
@@ -42,17 +42,30 @@ def standing(study: Study) -> Standing:
     try:
         folder = cell.folder_of(study)
     except (DataError, ModelError):
-        return Standing(name=study.mixture.name, state="waiting", note="for its base or its data", seconds_left=left)
+        return _baseless(study, left)
     if cell.finished(study):
         return Standing(name=folder.name, state="done", note="", seconds_left=0.0)
     begun = sorted(folder.rglob("begun.json"), key=lambda path: path.stat().st_mtime)
     stage = str(begun[-1].parent.relative_to(folder)) if begun else ""
-    if folder.is_dir() and _held(folder / ".lock"):
+    if store.held(folder):
         return Standing(name=folder.name, state="running", note=stage, seconds_left=left)
     if (folder / cell.FAILED).is_file():
         error = store.read_json(folder / cell.FAILED)["error"]
         return Standing(name=folder.name, state="failed", note=str(error), seconds_left=left)
     return Standing(name=folder.name, state="stopped" if begun else "waiting", note=stage, seconds_left=left)
+
+
+def _baseless(study: Study, left: float | None) -> Standing:
+    """A cell that has no folder yet, because its base or its data is missing."""
+    name, world, runs = study.mixture.name, study.microworld, Path(study.runs)
+    if not study.model.embedded or has_base(world, runs):
+        return Standing(name=name, state="waiting", note="for its base or its data", seconds_left=left)
+    if store.held(lock_of(world, runs)):
+        return Standing(name=name, state="waiting", note="for its base, which is being made", seconds_left=left)
+    if failed_at(world, runs).is_file():
+        error = store.read_json(failed_at(world, runs))["error"]
+        return Standing(name=name, state="failed", note=f"its base: {error}", seconds_left=left)
+    return Standing(name=name, state="waiting", note="for its base", seconds_left=left)
 
 
 def show(cells: Sequence[Study]) -> None:
@@ -70,19 +83,10 @@ def show(cells: Sequence[Study]) -> None:
             live.update(table(cells, found), refresh=True)
 
 
-def distinct(cells: Sequence[Study]) -> list[Study]:
-    """The untouched base once for each world, whatever the seeds."""
-    seen: dict[str, Study] = {}
-    for study in cells:
-        seeds = plain(study.seeds) if study.mixture.samples else None
-        seen.setdefault(fingerprint({**plain(study), "seeds": seeds}), study)
-    return list(seen.values())
-
-
 def table(cells: Sequence[Study], found: Sequence[Standing]) -> Table:
     """All cells with their states; the caption counts them and says what is left."""
     counts = Counter(one.state for one in found)
-    left = [one.seconds_left for one in found]
+    left = [*(one.seconds_left for one in found), *(pretraining(study) for study in missing(cells))]
     unknown = ", and stages of unknown length" if None in left else ""
     minutes = sum(time or 0.0 for time in left) / 60
     said = ", ".join(f"{count} {state}" for state, count in counts.items())
@@ -93,17 +97,6 @@ def table(cells: Sequence[Study], found: Sequence[Standing]) -> Table:
         seeds = f"{study.seeds.subset}.{study.seeds.training}" if study.mixture.samples else ""
         shown.add_row(one.name, str(study.microworld.seed) if study.model.embedded else "", seeds, one.state, one.note)
     return shown
-
-
-def _held(path: Path) -> bool:
-    """Whether a process holds the lock; one that nobody has taken yet is not created."""
-    if not path.is_file():
-        return False
-    try:
-        with FileLock(path, timeout=0):
-            return False
-    except Timeout:
-        return True
 
 
 def _seconds(study: Study) -> float | None:

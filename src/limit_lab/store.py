@@ -15,6 +15,7 @@ import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from filelock import FileLock, Timeout
 
 from limit_lab import provenance
 from limit_lab.config import fingerprint, plain
-from limit_lab.errors import DataError, LimitLabError
+from limit_lab.errors import BusyError, DataError, LimitLabError
 
 SCHEMA = 1
 
@@ -112,7 +113,13 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
 
 
 def sha256(path: Path) -> str:
-    """Hex digest of a file's content."""
+    """Hex digest of a file's content, read once as long as the file stays the same."""
+    known = path.stat()
+    return _sha256(path, known.st_ino, known.st_size, known.st_mtime_ns)
+
+
+@lru_cache(maxsize=4096)
+def _sha256(path: Path, inode: int, size: int, written_ns: int) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
@@ -180,14 +187,27 @@ def _hidden(path: Path, folder: Path) -> bool:
     return any(part.startswith(".") for part in path.relative_to(folder).parts)
 
 
+def held(folder: Path) -> bool:
+    """Whether a process holds the folder's lock; one that nobody has taken yet is not created."""
+    if not (folder / ".lock").is_file():
+        return False
+    try:
+        with FileLock(folder / ".lock", timeout=0):
+            return False
+    except Timeout:
+        return True
+
+
 @contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Hold the folder's lock; waits for another process that holds it and says so."""
+def locked(folder: Path, *, wait: bool = True) -> Iterator[None]:
+    """Hold the folder's lock; waits for another process that holds it and says so. Raises: BusyError without ``wait``."""
     folder.mkdir(parents=True, exist_ok=True)
     lock = FileLock(folder / ".lock")
     try:
         lock.acquire(timeout=0)
     except Timeout:
+        if not wait:
+            raise BusyError(f"another process works in {folder}: wait for it, or end it.") from None
         from rich.console import Console
 
         Console(stderr=True).print(f"waiting: another process works in {folder}", highlight=False)

@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from limit_lab import cell, frozen, provenance, side_by_side, store
+from limit_lab import cell, frozen, kept, provenance, store, sweep
 from limit_lab.cell import command
-from limit_lab.config import Study, fingerprint, plain
+from limit_lab.config import Study
 from limit_lab.couples import couples
 from limit_lab.errors import DataError, LimitLabError, ModelError
-from limit_lab.estimate import seconds
-from limit_lab.microworld.checkpoint import has_base
-from limit_lab.plan import duration
-from limit_lab.progress import StudyProgress
+from limit_lab.estimate import distinct
 from limit_lab.report.records import Missing
-from limit_lab.side_by_side import at_once
-from limit_lab.status import distinct, standing
+from limit_lab.status import standing
 from limit_lab.tracking import Tracker
 
 
@@ -28,17 +25,14 @@ def run(cells: list[Study]) -> Path:
     made, judged and reported.
     """
     tracker = Tracker(cells[-1])
-    _bases(cells)
-    # training seeds change nothing of what is read
-    for study in {fingerprint({**plain(study), "seeds": study.seeds.subset}): study for study in cells}.values():
-        cell.ready(study)
     try:
-        _made(cells, tracker)
+        sweep.make(cells, tracker)
     except LimitLabError:
         if any(map(_finished, cells)):
             _report(cells, _record(cells, _judged(cells, tracker)))
         raise
-    return _report(cells, _record(cells, _judged(cells, tracker)))
+    record = _record(cells, _judged(cells, tracker))
+    return kept.page(cells, record, partial(_report, cells, record))
 
 
 def _finished(study: Study) -> bool:
@@ -76,45 +70,6 @@ def _record(cells: list[Study], pairs: list[str], line: str | None = None) -> di
 
 def _folder(cells: list[Study]) -> Path:
     return Path(cells[-1].runs) / "studies" / cells[-1].study.name
-
-
-def _bases(cells: list[Study]) -> None:
-    """Pretrain the base of every embedded world of a grid that has none; once, under a lock, before anything else."""
-    worlds = {fingerprint(study.microworld): study for study in cells if study.model.embedded and study.study.axes}
-    for study in worlds.values():
-        if not has_base(study.microworld, Path(study.runs)):
-            from limit_lab.microworld import pretrain
-
-            print(f"the base of world {study.microworld.seed} is missing and made first", flush=True)
-            pretrain.run(study)
-
-
-def _made(cells: list[Study], tracker: Tracker) -> list[str]:
-    """Make every cell, those without a summary side by side where the hardware says so; returns their ids."""
-
-    def tell(study: Study) -> None:
-        tracker.tell("cells", cell.folder_of(study).name)
-
-    # the untouched base is one cell whatever the seeds
-    numbered = list({cell.folder_of(study): (at, study) for at, study in enumerate(cells, 1)}.values())
-    waiting = [(at, study) for at, study in numbered if not cell.finished(study)]
-    expected = {cell.key(at, study, stage): time for at, study in numbered for stage, time in seconds(study).items()}
-    workers = at_once(cells[-1], len(waiting))
-    if waiting:
-        together = f", {workers} at a time" if workers > 1 else ""
-        speed = f"at the speed stated for hardware={cells[-1].hardware.name}"
-        print(
-            f"{len(waiting)} of {len(cells)} cells to make{together}: {duration([one for _, one in waiting])} {speed}",
-            flush=True,
-        )
-    with StudyProgress(expected) as progress:
-        if workers > 1:
-            side_by_side.make(waiting, len(cells), workers, progress, tell)
-            numbered = [pair for pair in numbered if pair not in waiting]
-        for at, study in numbered:
-            cell.make(study, at, len(cells), progress)
-            tell(study)
-    return [cell.folder_of(study).name for study in cells]
 
 
 def report(cells: list[Study]) -> Path:
@@ -199,15 +154,15 @@ def _pair_folder(study: Study, baseline: Study) -> Path:
 
 
 def _pair(study: Study, baseline: Study) -> str:
-    from limit_lab.judge import compare, scorer
-    from limit_lab.model.bases import open_prompts
-
     folders = [cell.folder_of(one) for one in (study, baseline)]
     files = [folder / "answers" / "answers.jsonl" for folder in folders]
     inputs = {"judge": study.judge, "answers": [store.sha256(file) for file in files], "world": study.microworld.seed}
     folder = _pair_folder(study, baseline)
 
     def work(place: Path) -> dict[str, Any]:
+        from limit_lab.judge import compare, scorer
+        from limit_lab.model.bases import open_prompts
+
         rows = [store.read_rows(file) for file in files]
         judge = scorer(study.judge, study.microworld.seed)
         outcome, items = compare(rows[0], rows[1], open_prompts(study), study.judge, judge)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -11,10 +12,12 @@ from tokenizers import Regex, decoders, models, normalizers, pre_tokenizers, tra
 
 from limit_lab import store
 from limit_lab.config import Finetune, Study
-from limit_lab.microworld.checkpoint import made_at, recipe
+from limit_lab.errors import BusyError, DataError, LimitLabError
+from limit_lab.microworld.checkpoint import base_key, failed_at, lock_of, made_at, recipe
 from limit_lab.microworld.samples import rows
 from limit_lab.microworld.texts import pretraining_documents
 from limit_lab.microworld.world import World
+from limit_lab.progress import Move, Stages
 from limit_lab.prompt import Document, Tokenizer, render
 
 #: Shape of the base: about one million parameters.
@@ -30,18 +33,41 @@ def run(study: Study) -> Path:
 
     Returns the model folder.
     """
+    _make(study, None, wait=True)
+    folder = made_at(study.microworld, Path(study.runs)) / "model"
+    print(folder)
+    return folder
+
+
+def make(study: Study, progress: Stages) -> None:
+    """Pretrain the base that a study needs; an error is recorded beside its folder before it goes on.
+
+    Raises: BusyError when another process makes it; LimitLabError and its kinds.
+    """
+    key, failed = base_key(study), failed_at(study.microworld, Path(study.runs))
+    try:
+        _make(study, progress.begin(key), wait=False)
+    except BusyError:
+        raise
+    except LimitLabError as error:
+        with contextlib.suppress(DataError):  # on a full disk the error itself matters more than its record
+            store.write_json(failed, {"error": str(error)})
+        raise
+    failed.unlink(missing_ok=True)
+    progress.end(key)
+
+
+def _make(study: Study, progress: Move | None, *, wait: bool) -> None:
     folder = made_at(study.microworld, Path(study.runs))
 
     def work(place: Path) -> dict[str, Any]:
-        return _pretrain(study, place)
+        return _pretrain(study, place, progress)
 
-    with store.locked(folder.with_name(f".{folder.name}")):
+    with store.locked(lock_of(study.microworld, Path(study.runs)), wait=wait):
         store.stage(folder, recipe(study.microworld), work)
-    print(folder / "model")
-    return folder / "model"
 
 
-def _pretrain(study: Study, place: Path) -> dict[str, Any]:
+def _pretrain(study: Study, place: Path, progress: Move | None) -> dict[str, Any]:
     import torch
 
     from limit_lab.finetune.train import train
@@ -62,7 +88,9 @@ def _pretrain(study: Study, place: Path) -> dict[str, Any]:
         f"pretraining {sum(p.numel() for p in model.parameters()):,} parameters on {total:,} tokens; {cut} documents cut",
         flush=True,
     )
-    outcome = train(model, documents, pretraining_recipe(study), study.hardware, place / "training", seed=seed)
+    outcome = train(
+        model, documents, pretraining_recipe(study), study.hardware, place / "training", seed=seed, progress=progress
+    )
     card = f"# base of the micro-world, seed {seed}\n\nRebuild: python -m limit_lab do=pretrain_micro microworld.seed={seed}\n"
     export(model, place / "tokenizer", place / "model", card=card, dtype=torch.bfloat16)
     (place / "training" / "checkpoint.ckpt").unlink(missing_ok=True)

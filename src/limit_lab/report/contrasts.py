@@ -98,9 +98,7 @@ def replicates_table(arms: Sequence[Arm], pairs: Sequence[Comparison], prompting
             points = {key: part.point() for key, part in average(arm, prompting).parts.items()}
             own = {key: point for key in keys for one, point in points.items() if one.meets(key)}
         rows.append([arm.name, *(_couple(own.get(key), rated.get(arm.name, {}).get(key)) for key in keys)])
-    note = (
-        "Benchmark average" + (f" / rate against {pairs[0].baseline.name}" if pairs else "") + ", in %."
-    )
+    note = "Benchmark average" + (f" / rate against {pairs[0].baseline.name}" if pairs else "") + ", in %."
     caption = f"Every replicate by itself, {WORDS[prompting]}"
     return Table(caption, ["cell", *(key.text for key in keys)], rows, note)
 

@@ -1,0 +1,105 @@
+"""All cells of a study made: first the bases that its worlds lack, then what is not done yet, side by side.
+
+A job that fails stops no other. A failed base fails the cells of its world, which are left out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from functools import partial
+from pathlib import Path
+
+from limit_lab import cell, side_by_side
+from limit_lab.config import Study, fingerprint, plain
+from limit_lab.errors import DataError, LimitLabError
+from limit_lab.estimate import distinct, pretraining, seconds
+from limit_lab.microworld.checkpoint import base_key, has_base, missing
+from limit_lab.plan import duration
+from limit_lab.progress import UNKNOWN, StudyProgress
+from limit_lab.side_by_side import Job, at_once
+from limit_lab.tracking import Tracker
+
+#: A cell with its number in the study.
+Numbered = tuple[int, Study]
+
+
+def make(cells: Sequence[Study], tracker: Tracker) -> list[str]:
+    """Make every cell that is not done; returns the ids of all, in the order of ``cells``.
+
+    Raises: DataError for data that a cell cannot use, before any cell is trained; LimitLabError naming everything that
+    failed, when all the rest is made.
+    """
+    numbered, bases = list(enumerate(distinct(cells), 1)), missing(cells)
+    expected = {base_key(study): pretraining(study) for study in bases}
+    expected |= {cell.key(at, study, stage): time for at, study in numbered for stage, time in seconds(study).items()}
+    with StudyProgress(expected) as progress:
+        failed = _bases(bases, progress)
+        able = [(at, study) for at, study in numbered if _has_base(study)]
+        # training seeds change nothing of what is read
+        for study in {fingerprint({**plain(study), "seeds": study.seeds.subset}): study for _, study in able}.values():
+            cell.ready(study)
+        failed |= _cells(able, len(numbered), progress, tracker)
+    if failed:
+        raise LimitLabError("\n".join(f"{name}: {said}" for name, said in failed.items()))
+    return [cell.folder_of(study).name for study in cells]
+
+
+def _has_base(study: Study) -> bool:
+    return not study.model.embedded or has_base(study.microworld, Path(study.runs))
+
+
+def _bases(lacking: Sequence[Study], progress: StudyProgress) -> dict[str, str]:
+    """Pretrain what worlds lack; returns what failed, by name."""
+    if not lacking:
+        return {}
+    from limit_lab.microworld import pretrain
+
+    jobs = [
+        Job(name=base_key(study), seconds=_known([pretraining(study)]), work=partial(pretrain.make, study)) for study in lacking
+    ]
+    workers = at_once(lacking[-1], len(jobs))
+    _announce(f"{len(jobs)} bases to make first", lacking[-1], workers, duration([], lacking))
+    return side_by_side.make(jobs, workers, progress, lambda _: None)
+
+
+def _cells(numbered: Sequence[Numbered], of: int, progress: StudyProgress, tracker: Tracker) -> dict[str, str]:
+    """Make the cells that are not done, and tell the tracker of all; returns what failed, by name."""
+    waiting: dict[str, Study] = {}
+    jobs = []
+    for at, study in numbered:
+        if not _done(study):
+            work = partial(cell.make, study, at, of)
+            jobs.append(Job(name=f"{at} {study.mixture.name}", seconds=_known(seconds(study).values()), work=work))
+            waiting[jobs[-1].name] = study
+            continue
+        name = cell.folder_of(study).name
+        print(f"cell {at}/{of}  {name}", flush=True)
+        for stage in seconds(study):
+            progress.end(cell.key(at, study, stage))
+        tracker.tell("cells", name)
+    if not jobs:
+        return {}
+    last, workers = numbered[-1][1], at_once(numbered[-1][1], len(jobs))
+    _announce(f"{len(jobs)} of {of} cells to make", last, workers, duration(list(waiting.values())))
+
+    def tell(job: Job) -> None:
+        tracker.tell("cells", cell.folder_of(waiting[job.name]).name)
+
+    return side_by_side.make(jobs, workers, progress, tell)
+
+
+def _done(study: Study) -> bool:
+    """Whether nothing is left to do; a cell with damaged stages is made, which says what is damaged."""
+    try:
+        return cell.complete(study)
+    except DataError:
+        return False
+
+
+def _announce(what: str, study: Study, workers: int, time: str) -> None:
+    together = f", {workers} at a time" if workers > 1 else ""
+    print(f"{what}{together}: {time} at the speed stated for hardware={study.hardware.name}", flush=True)
+
+
+def _known(times: Iterable[float | None]) -> float:
+    return sum(UNKNOWN if time is None else time for time in times)
