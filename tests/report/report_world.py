@@ -85,6 +85,7 @@ def write_cell(
         "kind": "cell",
         "id": folder.name,
         "fingerprint": "0123456789ab",
+        "identity": {"numerics": 1, "base": {"weights": "ab" * 32}, "samples": samples, "seeds": {"subset": 0, "training": 0}},
         "label": label,
         "model": "micro",
         "samples": samples,
