@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import copy
 import json
+import os
 import re
 import shutil
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +17,11 @@ import pytest
 from limit_lab import __main__ as door
 from limit_lab import cell, stats, store
 from limit_lab.compose import compose
-from limit_lab.config import fingerprint, plain
+from limit_lab.config import Diff, Study, fingerprint, plain
+from limit_lab.diff import show
+from limit_lab.diff.chosen import both
 from limit_lab.diff.values import Change, changes, difference, outside, texts
+from limit_lab.errors import ConfigError, DataError, EvalError
 from tests.report import report_world as world
 
 LOSSES = [2.9, 1.4, 0.8]
@@ -30,25 +35,20 @@ def write(root: Path, label: str = "lima", losses: Sequence[float] = LOSSES, **o
     return folder
 
 
-def shown(capsys: pytest.CaptureFixture[str], left: object, right: object, *more: str) -> list[str]:
-    """The lines that do=diff prints, without the frames of its tables."""
-    assert door.main(["do=diff", f"diff.left={left}", f"diff.right={right}", *more]) == 0
-    printed = capsys.readouterr()
-    assert not printed.err
-    return [" | ".join(part.strip() for part in re.split("[│┃]", line.strip(" │┃"))) for line in printed.out.splitlines()]
+@pytest.fixture(scope="module")
+def study() -> Study:
+    return compose(["do=diff"])
 
 
-def refused(capsys: pytest.CaptureFixture[str], code: int, *arguments: str) -> str:
-    assert door.main(["do=diff", *arguments]) == code
-    printed = capsys.readouterr()
-    assert not printed.out
-    (line,) = printed.err.splitlines()
-    return line
+def of(study: Study, left: Path | str | None, right: Path | str | None, runs: Path = Path("none")) -> Study:
+    return replace(
+        study, runs=str(runs), diff=Diff(left=None if left is None else str(left), right=None if right is None else str(right))
+    )
 
 
-def changed(folder: Path, **entries: Any) -> None:
-    summary = json.loads((folder / "summary.json").read_text())
-    world.dump(folder / "summary.json", summary | entries)
+def lines_of(printed: str) -> list[str]:
+    """Printed lines without the frames of tables."""
+    return [" | ".join(part.strip() for part in re.split("[│┃]", line.strip(" │┃"))) for line in printed.splitlines()]
 
 
 def test_two_cells_section_by_section(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -58,7 +58,10 @@ def test_two_cells_section_by_section(tmp_path: Path, capsys: pytest.CaptureFixt
     world.write_pair(tmp_path, both.name, lima.name, wins)
     rate = stats.mean(wins, [world.ENTITIES[at % 40] for at in range(60)])
     before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
-    lines = shown(capsys, "lima", "lima_plus", f"runs={tmp_path}")
+    assert door.main(["do=diff", f"runs={tmp_path}", "diff.left=lima", "diff.right=lima_plus"]) == 0
+    printed = capsys.readouterr()
+    assert not printed.err
+    lines = lines_of(printed.out)
     for line in (
         f"cell | {lima.name} | {both.name}",
         "mixture.samples.lima | 1,000 | –",
@@ -80,7 +83,7 @@ def test_two_cells_section_by_section(tmp_path: Path, capsys: pytest.CaptureFixt
     assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
 
 
-def test_the_difference_of_scores_is_paired_by_items(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_difference_of_scores_is_paired_by_items(study: Study, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Two runs of one cell share its id and stay apart: the expected interval is computed from the items by hand."""
     worse = [[0.93, 0.13, 0.25, 0.0], [0.31, 0.0, 0.25, 0.0]]
     folders = [write(tmp_path / "one"), write(tmp_path / "other", accuracy=[[0.5, *worse[0][1:]], worse[1]])]
@@ -88,25 +91,27 @@ def test_the_difference_of_scores_is_paired_by_items(tmp_path: Path, capsys: pyt
     sides = [stats.Sample([float(row["correct"]) for row in rows], [row["cluster"] for row in rows]) for rows in items]
     expected = stats.bootstrap({"a": sides[0], "b": sides[1]}, lambda means: means["b"] - means["a"])
     assert expected.high < -0.2
-    lines = shown(capsys, *folders)
+    show(of(study, *folders))
+    lines = lines_of(capsys.readouterr().out)
     assert f"knowledge_mc | 93.3 | 50.0 | {expected.text()}" in lines
     rescaled = " [".join(expected.text(100 / 0.75).split(" ["))
     assert f"knowledge | 91.1 | 33.3 | {rescaled}" in lines
     assert "scores, template: no difference, the 480 items of 4 tasks have the same results" in lines
-    assert "Equal fingerprints: the same cell, made twice." in lines
+    assert "Equal fingerprints: one cell, made or asked twice." in lines
     assert "pair: none, the two lie in different folders" in lines
 
 
-def test_equal_runs_say_so_in_one_line_each(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_equal_runs_say_so_in_one_line_each(study: Study, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     one, other = write(tmp_path / "one"), write(tmp_path / "other")
-    lines = shown(capsys, one, other)
+    show(of(study, one, other))
+    lines = lines_of(capsys.readouterr().out)
     told = lines[next(at for at, line in enumerate(lines) if line.startswith("config")) :]
     assert told == [
         "config: no difference",
         "config outside every fingerprint (paths, hardware, tracking, display; of models and data the content counts): "
         "no difference",
         "identity: no difference",
-        "Equal fingerprints: the same cell, made twice.",
+        "Equal fingerprints: one cell, made or asked twice.",
         "card: no difference",
         "environment: no difference",
         "training: no difference",
@@ -118,11 +123,11 @@ def test_equal_runs_say_so_in_one_line_each(tmp_path: Path, capsys: pytest.Captu
     ]
 
 
-def test_other_items_and_prompts_are_not_subtracted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_other_items_and_prompts_are_not_subtracted(study: Study, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     one = write(tmp_path / "one", accuracy=world.ACCURACY["lima"][:1])
     other = write(tmp_path / "other", "instruct", items=80, answers=["short"], accuracy=[world.ACCURACY["instruct"][0][:3]])
-    lines = shown(capsys, one, other)
-    assert "average | 18.4 | 61.3 | not subtracted: other categories" not in lines
+    show(of(study, one, other))
+    lines = lines_of(capsys.readouterr().out)
     assert next(line for line in lines if line.startswith("average")).endswith("not subtracted: other categories")
     assert "knowledge_mc | 93.3 | 97.5 | not subtracted: other items (120 and 80)" in lines
     assert "arithmetic_em | 0.0 | – | not subtracted: only left was asked" in lines
@@ -130,25 +135,29 @@ def test_other_items_and_prompts_are_not_subtracted(tmp_path: Path, capsys: pyte
     assert not [line for line in lines if line.startswith("scores, template")]
 
 
-def test_the_same_items_asked_differently_are_not_subtracted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_same_items_asked_differently_are_not_subtracted(
+    study: Study, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     folders = [write(tmp_path / "one"), write(tmp_path / "other", "instruct")]
     for shots, folder in enumerate(folders):
         inputs = {"task": {"label": "letters_mc", "shots": shots, "file": str(folder)}, "prompt_format": folder.name}
         world.dump(folder / "gauntlet" / "raw" / "items" / "letters_mc.inputs.json", {"inputs": inputs})
-    lines = shown(capsys, *folders)
+    show(of(study, *folders))
+    lines = lines_of(capsys.readouterr().out)
     assert "letters_mc | 25.0 | 25.0 | not subtracted: asked differently (task.shots)" in lines
     average = next(line for line in lines if line.startswith("average"))
     assert average.endswith("not subtracted: letters_mc: asked differently (task.shots)")
-    assert re.search(r"\n?knowledge_em \| 13\.3 \| 85\.8 \| 72\.5 \[\d", "\n".join(lines))
+    assert [line for line in lines if re.match(r"knowledge_em \| 13\.3 \| 85\.8 \| 72\.5 \[\d", line)]
 
 
-def test_circumstances_are_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_circumstances_are_told(study: Study, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Uncommitted code, another torch, a base without training, and a summary of before identities were recorded."""
     one = write(tmp_path, provenance=world.PROVENANCE | {"git": "abc+dirty", "versions": {"torch": "2.14.0"}})
     other = write(tmp_path, "none")
     summary = json.loads((other / "summary.json").read_text())
     world.dump(other / "summary.json", {key: value for key, value in summary.items() if key != "identity"})
-    lines = shown(capsys, one, other)
+    show(of(study, one, other))
+    lines = lines_of(capsys.readouterr().out)
     assert "versions.torch | 2.14.0 | 2.13.0" in lines
     assert "Uncommitted changes in left: the commit does not tell what ran." in lines
     assert "first_loss | 2.9 | –" in [line.removesuffix(" | ") for line in lines]
@@ -157,65 +166,91 @@ def test_circumstances_are_told(tmp_path: Path, capsys: pytest.CaptureFixture[st
 
 
 @pytest.mark.parametrize(
-    ("given", "code", "said"),
+    ("left", "right", "said"),
     [
-        ([], 2, "diff.left and diff.right are not given: name a cell by its id, the beginning of one, or its folder; the "),
-        (["diff.left=lima"], 2, "diff.right is not given: "),
-        (["diff.left=lima", "diff.right=instrct"], 2, "diff.right=instrct is no cell in RUNS/cells; did you mean 'instruct'"),
-        (["diff.left=l", "diff.right=none"], 2, "diff.left=l is the beginning of lima-0123456789ab, lima_plus_instruct-0123"),
-        (["diff.left=lima", "diff.right=lima-0"], 2, "diff.left=lima and diff.right=lima-0 are the same cell, RUNS/cells/"),
-        (["diff.left=lima", "diff.right=RUNS/no"], 2, "diff.right=RUNS/no is no folder: name the folder of a cell"),
-        (["diff.left=lima", "diff.right=RUNS/cells"], 1, "RUNS/cells holds no summary.json and no stage: name the folder of a"),
-        (["diff.left=lima", "diff.right=begun"], 1, "the cell RUNS/cells/begun-0123456789ab is not finished: run its study"),
-        (["diff.left=lima", "diff.right=broken"], 1, "is not finished, it failed (no room.): mend that and run its study"),
-        (["diff.left=a", "diff.right=b", "runs=RUNS/empty"], 2, "RUNS/empty/cells holds no finished cell: run a study first"),
+        (
+            None,
+            None,
+            "diff.left and diff.right are not given: name a cell by its id, the beginning of one, or its folder; the ",
+        ),
+        ("lima", None, "diff.right is not given: "),
+        ("lima", "instrct", "diff.right=instrct is no cell in RUNS/cells; did you mean 'instruct'"),
+        ("li", "none", "diff.left=li is the beginning of lima-0123456789ab, lima_plus_instruct-0123456789ab: add what tells"),
+        (
+            "lima",
+            "lima-0",
+            "diff.left=lima and diff.right=lima-0 are the same cell, RUNS/cells/lima-0123456789ab: name another",
+        ),
+        ("lima", "RUNS/no", "diff.right=RUNS/no is no folder: name the folder of a cell"),
+        ("lima", "RUNS/cells", "RUNS/cells holds no summary.json and no stage: name the folder of a cell"),
+        ("lima", "begun", "the cell RUNS/cells/begun-0123456789ab is not finished: run its study again, which continues"),
+        ("lima", "broken", "is not finished, it failed (no room.): mend that and run its study again"),
     ],
 )
-def test_a_wrong_choice_is_one_sentence(
-    given: list[str], code: int, said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_wrong_choice_is_one_sentence(left: str | None, right: str | None, said: str, study: Study, tmp_path: Path) -> None:
     for label in ("lima", "lima_plus_instruct", "instruct", "none"):
         write(tmp_path, label, items=4)
     world.dump(tmp_path / "cells" / "begun-0123456789ab" / "finetune" / "begun.json", {})
     world.dump(tmp_path / "cells" / "broken-0123456789ab" / cell.FAILED, {"error": "no room."})
-    arguments = [text.replace("RUNS", str(tmp_path)) for text in given]
-    assert said.replace("RUNS", str(tmp_path)) in refused(capsys, code, f"runs={tmp_path}", *arguments)
+    left, right, told = (text and text.replace("RUNS", str(tmp_path)) for text in (left, right, said))
+    with pytest.raises((ConfigError, DataError), match=re.escape(str(told))) as refusal:
+        both(of(study, left, right, tmp_path))
+    assert "\n" not in str(refusal.value)
 
 
-def test_a_damaged_record_names_its_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    good, bad = write(tmp_path / "good"), write(tmp_path / "bad", "instruct", items=40)
-    both = (f"diff.left={good}", f"diff.right={bad}")
-    items = bad / "gauntlet" / "raw" / "items" / "letters_mc.jsonl"
+def test_a_refusal_names_the_latest_cells_or_says_that_there_are_none(
+    study: Study, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for age, label in enumerate(("lima", "instruct")):
+        os.utime(write(tmp_path, label, items=4) / "summary.json", (100 - age, 100 - age))
+    with pytest.raises(ConfigError, match=f"the latest in {tmp_path}/cells: lima-0123456789ab, instruct-0123456789ab.$"):
+        both(of(study, None, None, tmp_path))
+    assert door.main(["do=diff", "diff.left=a", "diff.right=b", f"runs={tmp_path / 'empty'}"]) == 2
+    said = (
+        f"diff.left=a: {tmp_path}/empty/cells holds no finished cell: run a study first, or set runs=FOLDER to where one ran."
+    )
+    assert capsys.readouterr().err.splitlines() == [said]
+
+
+def test_a_damaged_record_names_its_file(study: Study, tmp_path: Path) -> None:
+    bad = write(tmp_path / "bad", "instruct", items=40)
+    asked = of(study, write(tmp_path / "good"), bad)
+    items, summary = bad / "gauntlet" / "raw" / "items" / "letters_mc.jsonl", bad / "summary.json"
     whole = items.read_text()
     items.write_text(whole[: whole.index("\n") + 1])
-    assert f"{bad / 'gauntlet'}: cell 'instruct', number of items of letters_mc (raw)" in refused(capsys, 1, *both)
-    manifest = {"fingerprint": "00", "files": {"items/letters_mc.jsonl": len(whole)}}
-    world.dump(bad / "gauntlet" / "raw" / "manifest.json", manifest)
-    assert f"{items} is not as it was written: delete " in refused(capsys, 1, *both)
+    with pytest.raises(EvalError, match=f"^{bad / 'gauntlet'}: cell 'instruct', number of items of letters_mc"):
+        both(asked)
+    items.write_text(whole[: whole.index("\n") + 9])
+    with pytest.raises(DataError, match=f"^{items} line 2 is not JSON"):
+        both(asked)
+    items.write_text(whole.replace('"correct"', '"right"'))
+    with pytest.raises(DataError, match=f"^a record below {bad} lacks 'correct': delete that folder"):
+        both(asked)
+    world.dump(items.parent.parent / "manifest.json", {"fingerprint": "00", "files": {"items/letters_mc.jsonl": len(whole)}})
+    with pytest.raises(DataError, match=f"^{items} is not as it was written: delete"):
+        both(asked)
     items.unlink()
-    assert f"{items} is gone: delete " in refused(capsys, 1, *both)
-    (bad / "gauntlet" / "raw" / "manifest.json").unlink()
-    assert f"are missing at {items}: delete " in refused(capsys, 1, *both)
-    summary = bad / "summary.json"
-    changed(bad, card=None)
-    world.dump(summary, {"id": "x"})
-    assert f"{summary} is no cell's summary, it lacks label, " in refused(capsys, 1, *both)
-    summary.write_text('{"id": ')
-    assert f"{summary} is not valid JSON (line 1): delete it" in refused(capsys, 1, *both)
+    with pytest.raises(DataError, match=f"^{items} is gone: delete"):
+        both(asked)
+    for text, said in (
+        ('{"id": "x"}', "is no cell's summary, it lacks label"),
+        ("[]", "it lacks id"),
+        ('{"id', "is not valid JSON"),
+    ):
+        summary.write_text(text)
+        with pytest.raises(DataError, match=f"^{summary} .*{said}"):
+            both(asked)
 
 
-def test_a_copied_folder_is_read_where_it_lies(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    here, copied = write(tmp_path), tmp_path / "from elsewhere"
-    shutil.copytree(write(tmp_path / "there", losses=[2.9, 1.4]), copied)
-    assert "Losses equal to the last bit over 2 steps; left goes on to step 3." in shown(
-        capsys, "lima", f"'{copied}'", f"runs={tmp_path}"
-    )
-    assert here.is_dir()
+def test_a_copied_folder_is_read_where_it_lies(study: Study, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write(tmp_path)
+    copied = shutil.copytree(write(tmp_path / "there", losses=[2.9, 1.4]), tmp_path / "from elsewhere")
+    show(of(study, "lima", copied, tmp_path))
+    assert "Losses equal to the last bit over 2 steps; left goes on to step 3." in lines_of(capsys.readouterr().out)
 
 
-def test_outside_is_what_no_fingerprint_holds() -> None:
+def test_outside_is_what_no_fingerprint_holds(study: Study) -> None:
     """Every field that a fingerprint could hold is changed in a copy, and the fingerprints change or do not, as stated."""
-    study = compose(["mixture=lima"])
 
     def marks(of: Any) -> str:
         return fingerprint([cell.identity(of), cell.asked(of), of.judge])
@@ -245,5 +280,6 @@ def test_values_are_short_unless_that_hides_the_difference() -> None:
     assert texts("a" * 64, "a" * 63 + "b") == (repr("a" * 64), repr("a" * 63 + "b"))
     assert texts(0.1 + 0.2, 0.3) == ("0.30000000000000004", "0.3")
     assert texts("\n", None) == ("'\\n'", "–")
-    assert texts({"a": 1}, None) == ("1 values", "–")
+    assert texts({"a": 1}, None) == ("1 value", "–")
+    assert texts({}, None) == ("none", "–")
     assert [difference(2, 1500), difference(0.5, 0.25), difference(True, 2), difference(None, 1)] == ["+1,498", "-0.25", "", ""]

@@ -53,23 +53,21 @@ def both(study: Study) -> tuple[Chosen, Chosen]:
 
 
 def _folder(key: str, text: str, cells: Path) -> Path:
-    """The folder that ``text`` names: an id in ``cells``, a path, or a beginning that only one id has."""
+    """The folder that ``text`` names: an id in ``cells``, the beginning of one, or a path."""
     names = sorted(path.name for path in cells.glob("[!.]*") if path.is_dir())
-    if text in names:
-        return cells / text
-    if "/" in text or Path(text).is_dir():
-        if not Path(text).is_dir():
-            raise ConfigError(f"{key}={text} is no folder: name the folder of a cell, or its id below {cells}.")
-        return Path(text)
-    if not names:
-        raise ConfigError(f"{key}={text}: {_latest(cells)}")
     begun = [name for name in names if name.startswith(text)]
-    found = [name for name in begun if _mixture(name) == text] or begun
+    found = [name for name in begun if text in (name, _mixture(name))] or begun
     if len(found) > 1:
         raise ConfigError(f"{key}={text} is the beginning of {_listed(found)}: add what tells them apart.")
-    if not found:
-        raise ConfigError(f"{key}={text} is no cell in {cells}{did_you_mean(text, [*names, *map(_mixture, names)])}")
-    return cells / found[0]
+    if found:
+        return cells / found[0]
+    if Path(text).is_dir():
+        return Path(text)
+    if "/" in text:
+        raise ConfigError(f"{key}={text} is no folder: name the folder of a cell, or its id below {cells}.")
+    if not names:
+        raise ConfigError(f"{key}={text}: {_latest(cells)}")
+    raise ConfigError(f"{key}={text} is no cell in {cells}{did_you_mean(text, [*names, *map(_mixture, names)])}")
 
 
 def _mixture(name: str) -> str:

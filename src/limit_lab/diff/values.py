@@ -86,7 +86,7 @@ def _text(value: Any) -> str:
     if isinstance(value, str) and re.fullmatch(r"[0-9a-f]{64}", value):
         return value[:12]
     if isinstance(value, Mapping) or (isinstance(value, list) and any(isinstance(item, Mapping) for item in value)):
-        return f"{len(value)} values"
+        return f"{len(value)} value{'' if len(value) == 1 else 's'}" if value else "none"
     return repr(value) if isinstance(value, str) and value != value.strip() else str(value)
 
 
@@ -135,7 +135,7 @@ def identity(left: Chosen, right: Chosen) -> Section:
     found = list(changes(left.cell.summary["identity"], right.cell.summary["identity"]))
     parts = dict.fromkeys(change.key.partition(".")[0] for change in found)
     same = left.cell.summary["fingerprint"] == right.cell.summary["fingerprint"]
-    why = f"Different cells for their {', '.join(parts)}." if not same else "Equal fingerprints: the same cell, made twice."
+    why = f"Different cells for their {', '.join(parts)}." if not same else "Equal fingerprints: one cell, made or asked twice."
     return Section(title="identity", columns=columns, rows=rows(found), notes=[why])
 
 
