@@ -5,12 +5,13 @@
 RUNS holds a finished +experiment=micro_limit, or gets one first, untimed (minutes); without it the study is made in a
 temporary folder. The peer is ``import hydra, omegaconf``, which every Hydra program pays before its first line. Each command
 runs as a process of its own; all of them take turns, five rounds after one that warms the caches; medians count. The last
-results are kept in benchmarks/results/finished_study.json; no test asserts a time.
+results are kept in benchmarks/results/finished_study.json, with the machine and its load; no test asserts a time.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import statistics
 import subprocess
 import sys
@@ -22,6 +23,7 @@ from limit_lab import provenance
 
 ROUNDS = 5
 PEER = "import hydra, omegaconf"
+AGAIN = "the finished study again"
 RESULTS = Path(__file__).resolve().parent / "results" / "finished_study.json"
 
 
@@ -35,7 +37,7 @@ def commands(runs: Path) -> dict[str, list[str]]:
         "do=plan": [*study, "do=plan"],
         "do=status": [*study, "do=status"],
         "do=diff": [*study, "do=diff", "diff.left=lima", "diff.right=instruct"],
-        "the finished study again": study,
+        AGAIN: study,
     }
 
 
@@ -52,9 +54,7 @@ def seconds(arguments: list[str]) -> float:
 def measure(runs: Path) -> dict[str, list[float]]:
     """Seconds of every round by command; the study is made first, and one round warms the caches."""
     timed = commands(runs)
-    for arguments in timed.values():
-        if arguments == timed["do=diff"]:
-            seconds(timed["the finished study again"])
+    for arguments in (timed[AGAIN], *timed.values()):
         seconds(arguments)
     found: dict[str, list[float]] = {name: [] for name in timed}
     for _ in range(ROUNDS):
@@ -68,7 +68,14 @@ def main() -> None:
         found = measure(Path(sys.argv[1] if len(sys.argv) > 1 else temporary))
     medians = {name: statistics.median(times) for name, times in found.items()}
     ratios = {name: round(median / medians[PEER], 2) for name, median in medians.items()}
-    result = {"peer": PEER, "median_seconds": medians, "ratio_to_peer": ratios, "seconds": found, **provenance.collect()}
+    result = {
+        **provenance.collect(),
+        "load_average": round(os.getloadavg()[0], 2),
+        "peer": PEER,
+        "median_seconds": medians,
+        "ratio_to_peer": ratios,
+        "seconds": found,
+    }
     RESULTS.parent.mkdir(exist_ok=True)
     RESULTS.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     for name, median in medians.items():
