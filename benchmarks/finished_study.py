@@ -36,7 +36,7 @@ def commands(runs: Path) -> dict[str, list[str]]:
         "--help": ["-m", "limit_lab", "--help"],
         "do=plan": [*study, "do=plan"],
         "do=status": [*study, "do=status"],
-        "do=diff": [*study, "do=diff", "diff.left=lima", "diff.right=instruct"],
+        "do=diff": ["-m", "limit_lab", f"runs={runs}", "do=diff", "diff.left=lima", "diff.right=instruct"],
         AGAIN: study,
     }
 
