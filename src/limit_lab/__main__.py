@@ -160,6 +160,12 @@ def _report(cells: list[Study]) -> None:
     report(cells)
 
 
+def _diff(cells: list[Study]) -> None:
+    from limit_lab.diff import show
+
+    show(cells[-1])
+
+
 def _dashboard(cells: list[Study]) -> None:
     from limit_lab.dashboard import run
 
@@ -190,6 +196,7 @@ DO: dict[str, Callable[[list[Study]], None]] = {
     "plan": _plan,
     "status": _status,
     "report": _report,
+    "diff": _diff,
     "dashboard": _dashboard,
     "export": _export,
     "mix": _mix,

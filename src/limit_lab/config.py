@@ -24,7 +24,7 @@ NUMERICS = 1
 #: Recipe fields that change no result.
 DISPLAY = ("checkpoint_every_steps", "log_every_steps")
 
-VERBS = ("study", "plan", "status", "report", "dashboard", "export", "mix", "pretrain_micro")
+VERBS = ("study", "plan", "status", "report", "diff", "dashboard", "export", "mix", "pretrain_micro")
 
 
 @dataclass(kw_only=True)
@@ -404,6 +404,14 @@ class Report:
 
 
 @dataclass(kw_only=True)
+class Diff:
+    """The two cells of do=diff: each an id below runs/cells, its mixture's name or another beginning of it, or a folder."""
+
+    left: str | None = None
+    right: str | None = None
+
+
+@dataclass(kw_only=True)
 class Study:
     """One composed configuration: the configured cell, and the study it belongs to."""
 
@@ -424,6 +432,7 @@ class Study:
     microworld: Microworld = field(default_factory=Microworld)
     study: Cells = field(default_factory=Cells)
     report: Report = field(default_factory=Report)
+    diff: Diff = field(default_factory=Diff)
 
     def __post_init__(self) -> None:
         _one_of("do", self.do, VERBS)

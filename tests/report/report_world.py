@@ -97,8 +97,9 @@ def write_cell(
         "fingerprint": mark,
         "identity": {
             "numerics": 1,
-            "base": {"model.safetensors": str(seed)},
+            "base": {"weights": f"{seed}b" * 32},
             "samples": samples,
+            "seeds": {"subset": 0, "training": training},
             "sources": {"rows": str(seed)},
         },
         "asked": "the same",
