@@ -51,7 +51,7 @@ def sentences(
     if missing:
         states = Counter(one.state for one in missing)
         told = listed([f"{count} {state}" for state, count in states.items()])
-        parts.append(f"The study is not complete: of its cells {told}; they are named below and counted nowhere.")
+        parts.append(f"The study is not complete: of its cells {told}; they are named on the page and counted nowhere.")
     parts.append(covered(cells))
     return [part for part in parts if part]
 

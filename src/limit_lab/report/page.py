@@ -17,6 +17,8 @@ from limit_lab.report.scores import Scores, measure
 from limit_lab.stats import METHODS
 from limit_lab.store import SCHEMA, write_json, write_text
 
+#: More missing cells than this are named on the page only.
+FEW = 12
 QUESTION = "How little instruction data is enough, and of which kind?"
 
 
@@ -112,6 +114,7 @@ def _figures(context: dict[str, Any], out: Path) -> list[tuple[str, str]]:
 
 
 def _short(context: dict[str, Any], found: Sequence[Finding], shown: Sequence[tuple[str, str]]) -> str:
+    few = [context["missing"]] if context["missing"] and len(context["missing"].rows) <= FEW else []
     notes = [*context["telling"], f"Intervals: {context['method']}."]
     return markdown.render(
         title=QUESTION,
@@ -119,7 +122,7 @@ def _short(context: dict[str, Any], found: Sequence[Finding], shown: Sequence[tu
         answer=context["answer"],
         found=found,
         figures=shown,
-        tables=[context["overview"], *context["differences"][:1], *([context["missing"]] if context["missing"] else [])],
+        tables=[context["overview"], *context["differences"][:1], *few],
         notes=notes,
         command=context["command"],
     )
