@@ -15,6 +15,7 @@ from limit_lab.errors import PreflightError
 from limit_lab.estimate import disk_gib, gauntlet_rows, host_gib, memory, pairs, prompts, schedule, seconds, tokens
 from limit_lab.microworld.checkpoint import has_base
 from limit_lab.preflight import problems
+from limit_lab.shapes import shape_of
 
 
 def describe(cells: Sequence[Study]) -> str:
@@ -26,7 +27,7 @@ def describe(cells: Sequence[Study]) -> str:
     else:
         for number, cell in enumerate(cells, 1):
             lines += ["", f"cell {number} of {len(cells)}: model={cell.model.name} mixture={cell.mixture.name}"]
-            lines += [f"  {label:<10} {text}" for label, text in _cell(cell)]
+            lines += [f"  {label:<10} {text}" for label, text in (*_base(cell), *_cell(cell))]
     lines += ["", "in all", *(f"  {label:<10} {text}" for label, text in _totals(cells))]
     return "\n".join(lines)
 
@@ -86,6 +87,15 @@ def _cell(study: Study) -> list[tuple[str, str]]:
         share = planned.warmup / planned.steps
         found.append(("steps", f"{text}; warm-up {planned.warmup:,} steps, {share:.1%} of the schedule"))
     return [*found, *_machine_lines(study)]
+
+
+def _base(study: Study) -> list[tuple[str, str]]:
+    """What a given folder holds."""
+    if study.model.path is None or not Path(study.model.path).is_dir():
+        return []
+    shape = shape_of(study.model)
+    size = f"{shape.n_layers} layers of {shape.d_model:,} with {shape.n_heads} heads, {shape.vocab_size:,} tokens"
+    return [("base", f"{shape.kind}: {size}, {shape.parameters:,.0f} parameters, read from {study.model.path}")]
 
 
 def _token_lines(study: Study, count: int) -> list[tuple[str, str]]:
