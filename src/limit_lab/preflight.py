@@ -79,6 +79,8 @@ def _model(study: Study) -> Iterator[str]:
     model = study.model
     if model.path is None and model.gone is not None:
         yield f"model={model.name}: {_sentence(model.gone)}"
+    elif model.path is None:
+        yield from _refusal(partial(shape_of, model))
     if model.path is not None and not Path(model.path).is_dir():
         yield f"model.path={model.path} is no folder here: pass the one with weights, config.json and tokenizer."
     elif model.path is not None:

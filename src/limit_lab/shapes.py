@@ -36,7 +36,7 @@ class Shape:
 def shape_of(model: Model) -> Shape:
     """What ``model.path`` holds, else what the configuration states.
 
-    Raises: ModelError for a folder that cannot be read, and when the folder is not there and its size is stated nowhere.
+    Raises: ModelError for a folder that cannot be read, and when no folder is there and no shape is stated.
     """
     if model.path is None or (not Path(model.path).is_dir() and model.parameters is not None):
         return _stated(model)
@@ -48,6 +48,8 @@ def shape_of(model: Model) -> Shape:
 def _stated(model: Model) -> Shape:
     """The published count, else that of an MPT without biases: ``12 L d^2 + V d + (2 L + 1) d``, embeddings tied."""
     layers, width = model.n_layers, model.d_model
+    if width < 1:
+        raise ModelError(f"model={model.name} states no shape: pass a local folder of weights with model.path=/path/to/folder.")
     body, vocabulary = 12 * layers * width**2, model.vocab_size * width
     published = model.parameters
     return Shape(
