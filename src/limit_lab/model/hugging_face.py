@@ -8,6 +8,7 @@ own plain forward pass, and one that does not is refused.
 from __future__ import annotations
 
 import copy
+import inspect
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -163,6 +164,11 @@ def load(folder: Path) -> HuggingFaceLM:
     for key, what in (("missing_keys", "is missing"), ("unexpected_keys", f"is not part of a {network.config.model_type}")):
         for name in sorted(report[key]):
             raise ModelError(f"{folder}: the weight {name!r} {what}: copy weights and config.json of one model.")
+    if "position_ids" not in inspect.signature(network.base_model.forward).parameters:
+        raise ModelError(
+            f"{folder} holds a {network.config.model_type!r} model, which takes no position_ids, so that documents cannot be "
+            "packed: use a model that does."
+        )
     model = HuggingFaceLM(network)
     verify(model, folder)
     return model
