@@ -200,7 +200,7 @@ def without_positions(folder: Path) -> Path:
     ("make", "said"),
     [
         (altered(lambda folder: reconfigure(folder, model_type="no_such")), "cannot be read by transformers"),
-        (altered(lambda folder: reconfigure(folder, num_hidden_layers=3)), "is missing: copy weights and config.json of one"),
+        (altered(lambda folder: reconfigure(folder, num_hidden_layers=3)), "is missing: copy weights and"),
         (altered(lambda folder: reconfigure(folder, num_hidden_layers=1)), "is not part of a llama"),
         (altered(lambda folder: reconfigure(folder, intermediate_size=32)), "cannot be loaded by transformers"),
         (encoder, "differ from transformers' own by"),
@@ -223,10 +223,13 @@ def test_a_folder_that_would_give_wrong_numbers_is_one_sentence(
     [
         ("gemma2", {"final_logit_softcapping": 30.0}, "'gemma2' model with final_logit_softcapping=30.0"),
         ("cohere", {}, "'cohere' model with logit_scale=0.0625"),
+        ("llama", {"quantization_config": {"quant_method": "gptq", "bits": 4}}, "holds quantised weights: save the model in"),
         ("granite", {"logits_scaling": 8.0}, "'granite' model with logits_scaling=8.0"),
     ],
 )
-def test_treated_logits_are_refused_by_name(kind: str, changes: dict[str, float], said: str, tmp_path: Path) -> None:
+def test_treated_logits_and_quantised_weights_are_refused_by_name(
+    kind: str, changes: dict[str, object], said: str, tmp_path: Path
+) -> None:
     folder = tmp_path / "model"
     folder.mkdir()
     (folder / "config.json").write_text(json.dumps({"model_type": kind, **changes}), encoding="utf-8")

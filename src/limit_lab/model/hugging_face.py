@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 import inspect
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,6 +20,7 @@ from torch import Tensor, nn
 
 from limit_lab.errors import ModelError
 from limit_lab.model.causal import CausalLM
+from limit_lab.shapes import weights
 
 #: Configuration fields that treat logits after the projection; None and 1 do nothing.
 TREATMENTS = ("final_logit_softcapping", "logit_scale", "logits_scaling", "lm_head_multiplier")
@@ -126,7 +128,10 @@ def check_config(folder: Path) -> None:
         config = AutoConfig.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False)
     except Exception as error:  # transformers raises whatever a configuration class meets
         raise ModelError(f"{folder}/config.json cannot be read by transformers ({_first_line(error)}).") from error
+    if config.to_dict().get("quantization_config") is not None:
+        raise ModelError(f"{folder} holds quantised weights: save the model in float32 or bfloat16 first.")
     _plain_logits(folder, config)
+    _fits(folder, config)
 
 
 def _plain_logits(folder: Path, config: Any) -> None:
@@ -136,6 +141,24 @@ def _plain_logits(folder: Path, config: Any) -> None:
         raise ModelError(
             f"{folder} holds a {config.model_type!r} model with {', '.join(found)}, and logits that are more than a projection "
             "are not supported: use a model without."
+        )
+
+
+def _fits(folder: Path, config: Any) -> None:
+    """Compare what the configuration describes with what the files hold, before memory is taken for either."""
+    from transformers import AutoModelForCausalLM
+
+    try:
+        with torch.device("meta"):
+            network: Any = AutoModelForCausalLM.from_config(config)
+    except Exception as error:  # transformers raises whatever an architecture meets
+        raise ModelError(f"{folder} cannot be loaded by transformers ({_first_line(error)}).") from error
+    described = sum(value.numel() for value in network.parameters())
+    held = sum(math.prod(shape) for _, shape in weights(folder))
+    if described > 2 * held:
+        raise ModelError(
+            f"{folder}/config.json describes {described:,} parameters, and the files hold {held:,}: copy weights and "
+            "configuration of one model."
         )
 
 
@@ -163,7 +186,7 @@ def load(folder: Path) -> HuggingFaceLM:
     network, report = loaded
     for key, what in (("missing_keys", "is missing"), ("unexpected_keys", f"is not part of a {network.config.model_type}")):
         for name in sorted(report[key]):
-            raise ModelError(f"{folder}: the weight {name!r} {what}: copy weights and config.json of one model.")
+            raise ModelError(f"{folder}: the weight {name!r} {what}: copy weights and configuration of one model.")
     if "position_ids" not in inspect.signature(network.base_model.forward).parameters:
         raise ModelError(
             f"{folder} holds a {network.config.model_type!r} model, which takes no position_ids, so that documents cannot be "
