@@ -123,7 +123,9 @@ def test_hardware_that_is_not_here_is_refused(
     assert "hardware=8x80gb needs 8 GPUs" in refused([*tiny, "hardware=8x80gb"], 1, capsys)
 
 
-def test_a_folder_without_an_mpt_is_refused(tiny: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_folder_without_a_causal_model_is_refused(
+    tiny: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     folder = tmp_path / "model"
     given = [*tiny, "model.embedded=false", f"model.path={folder}"]
     assert f"model.path={folder} is no folder here" in refused(given, 1, capsys)
@@ -133,9 +135,11 @@ def test_a_folder_without_an_mpt_is_refused(tiny: list[str], tmp_path: Path, cap
     assert f"{folder} has no config.json" in refused(given, 1, capsys)
     write_json(folder / "config.json", {"model_type": "gpt2"})
     (folder / "tokenizer.json").write_text("{}", encoding="utf-8")
-    assert f"{folder} holds a 'gpt2' model" in refused(given, 1, capsys)
+    assert f"{folder} holds a 'gpt2' model (no stated architecture), which is no causal" in refused(given, 1, capsys)
+    write_json(folder / "config.json", {"model_type": "bert", "architectures": ["BertForMaskedLM"]})
+    assert f"{folder} holds a 'bert' model (BertForMaskedLM), which is no causal" in refused(given, 1, capsys)
     write_json(folder / "config.json", {"model_type": "mpt", "d_model": 128})
-    assert "lacks n_layers, n_heads, vocab_size, max_seq_len" in refused(given, 1, capsys)
+    assert "config.json states no num_hidden_layers or n_layers or n_layer" in refused(given, 1, capsys)
     shutil.copyfile(SHIPPED / "config.json", folder / "config.json")
     assert f"{folder}/tokenizer.json cannot be read" in refused(given, 1, capsys)
     with (folder / "model.safetensors").open("r+b") as file:

@@ -14,6 +14,7 @@ from limit_lab.errors import ConfigError
 from limit_lab.grid import cells, shrunk
 from limit_lab.microworld.checkpoint import made_at, missing
 from limit_lab.overrides import expand
+from limit_lab.shapes import shape_of
 from tests.folders import user_configs
 
 
@@ -208,14 +209,14 @@ def test_a_shipped_grid_plans_as_a_whole(name: str, points: int, number: int, tm
     assert ("made first: the bases of the worlds 1, 2, 3" in text) == (name == "micro_paper")
     if name == "micro_paper":
         assert "  none                     4 cells  the untouched base" in text
-        assert "judge      ground_truth: 19,200 calls" in text
+        assert "judge      ground_truth: 86,400 calls" in text
 
 
 def test_the_bases_that_are_made_first_are_planned_with_the_cells(tmp_path: Path) -> None:
     given = ["+grid=micro_paper", f"runs={tmp_path}", "hardware.tflops=0.1", "hardware.mfu=0.5"]
     found = cells(compose(given), given)
     lacking = missing(found)
-    each = 6 * estimate.parameters(found[0].model) * 4_300_000 / 0.05e12
+    each = 6 * shape_of(found[0].model).parameters * 4_300_000 / 0.05e12
     assert [study.microworld.seed for study in lacking] == [1, 2, 3]
     assert [estimate.pretraining(study) for study in lacking] == [pytest.approx(each)] * 3
     alone = sum(time or 0 for study in estimate.distinct(found) for time in estimate.seconds(study).values())

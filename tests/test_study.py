@@ -12,6 +12,7 @@ from filelock import FileLock
 from limit_lab.finetune.train import read_metrics
 from limit_lab.store import read_json
 from tests.commands import call, groups, numbers
+from tests.model.networks import llama, saved
 
 #: Below one checkpoint (10 MB) and below the exported weights (3 MB), above everything else.
 FULL = 2_000_000
@@ -150,3 +151,31 @@ def test_real_rows_reach_their_page(shared: Path, tmp_path: Path) -> None:
     assert {name: task["n"] for name, task in summary["gauntlet"]["raw"]["tasks"].items()} == {"copa": 6, "lambada_openai": 4}
     assert len(read_metrics(cell / "finetune/metrics.jsonl")) == 4
     assert read_json(only("pairs/*/summary.json", tmp_path / "runs"))["n"] == 3
+
+
+def test_a_network_of_transformers_goes_through_a_whole_study(shared: Path, tmp_path: Path) -> None:
+    base = saved(llama(2048), tmp_path / "base")
+    done = call(
+        [
+            *groups(tmp_path / "groups"),
+            *("+experiment=real_rows", "model=hf", f"model.path={base}", f"data.dir={shared / 'data'}"),
+            f"runs={tmp_path / 'runs'}",
+            *("mixture=lima_and_v1_few", "study.mixtures=[none]", "study.baseline=lima_few", "gauntlet=real_few"),
+            *("finetune.duration=3step", "finetune.batch=4doc", "finetune.warmup=1step", "finetune.max_seq_tokens=512"),
+            *("study.name=hf_few", "answers.limit=3", "answers.max_new_tokens=4"),
+        ]
+    )
+    assert done.returncode == 0, done.stderr
+    assert not done.stderr
+    assert done.stdout.splitlines()[-1] == str(tmp_path / "runs/studies/hf_few/index.html")
+    cell = only("cells/lima_and_v1_few-*", tmp_path / "runs")
+    losses = [row["loss"] for row in read_metrics(cell / "finetune/metrics.jsonl")]
+    assert len(losses) == 3
+    assert losses[-1] < losses[0]
+    exported = only("export/model", cell)
+    assert read_json(exported / "config.json")["architectures"] == ["LlamaForCausalLM"]
+    weights = "model.safetensors"
+    assert (exported / weights).read_bytes() != (base / weights).read_bytes()
+    summaries = [read_json(path) for path in (tmp_path / "runs/cells").glob("*/summary.json")]
+    assert {one["label"] for one in summaries} == {"none", "lima_few", "lima_and_v1_few"}
+    assert {"tokenizer_config.json", weights} <= set(summaries[0]["identity"]["base"])

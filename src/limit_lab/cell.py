@@ -103,9 +103,9 @@ def ready(study: Study) -> None:
     from limit_lab.model.bases import base_folder, gauntlet_data, open_prompts, tokenizer_of
 
     if not finished(study):
-        from limit_lab.model.loading import read_config
+        from limit_lab.model.loading import check_config
 
-        read_config(base_folder(study))
+        check_config(base_folder(study))
         tokenizer = tokenizer_of(study)
         if study.mixture.samples:
             mix_rows(study, tokenizer)

@@ -96,9 +96,9 @@ class Model:
     """The base model: the embedded micro checkpoint, a local folder, or random weights of a stated shape."""
 
     name: str = MISSING
-    path: str | None = None  # folder in the layout of transformers' MptForCausalLM, or a Hub id
+    path: str | None = None  # folder of a causal language model in the layout of transformers
     embedded: bool = False  # the checkpoint that ships inside the package
-    d_model: int = 128
+    d_model: int = 128  # 0: no shape is stated, only the folder tells it
     n_layers: int = 4
     n_heads: int = 4
     vocab_size: int = 2048

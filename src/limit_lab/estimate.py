@@ -9,9 +9,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from limit_lab.config import Model, Study, fingerprint, plain
+from limit_lab.config import Study, fingerprint, plain
 from limit_lab.couples import couples
 from limit_lab.durations import Duration, documents
+from limit_lab.shapes import shape_of
 
 GIB = 2**30
 #: Share of the assumed speed that one-token-at-a-time decoding reaches.
@@ -67,14 +68,6 @@ def distinct(cells: Sequence[Study]) -> list[Study]:
     return list(seen.values())
 
 
-def parameters(model: Model) -> float:
-    """Parameter count: published, else of an MPT without biases: ``12 L d^2 + V d + (2 L + 1) d``, embeddings tied."""
-    if model.parameters is not None:
-        return model.parameters
-    layers, width = model.n_layers, model.d_model
-    return 12 * layers * width**2 + model.vocab_size * width + (2 * layers + 1) * width
-
-
 def tokens(study: Study) -> Tokens | None:
     """Tokens of one pass, or None when a source's means are unknown until its rows are read.
 
@@ -115,9 +108,9 @@ def memory(study: Study) -> Memory:
     equation 1), twice that in fp32, and 8 bytes a token and vocabulary entry for logits and their gradients: an upper
     bound, with every document of the micro-batch at full length and nothing recomputed.
     """
-    model, recipe, hardware = study.model, study.finetune, study.hardware
-    every = parameters(model)
-    learnt = every - model.vocab_size * model.d_model if recipe.freeze_embeddings else every
+    model, recipe, hardware = shape_of(study.model), study.finetune, study.hardware
+    every = model.parameters
+    learnt = every - model.vocabulary if recipe.freeze_embeddings else every
     sharded = hardware.strategy == "zero3"
     devices = hardware.devices * hardware.nodes if sharded else 1
     low = recipe.precision == "bf16"
@@ -136,14 +129,15 @@ def memory(study: Study) -> Memory:
 def flops(study: Study) -> float | None:
     """Floating-point operations of fine-tuning up to the stop, forward and backward, attention inside documents only.
 
-    One pass costs ``6 (12 L d^2 T + V d T_target) + 6 L d sum(l^2)`` for T tokens of which T_target carry loss, in
-    documents of l tokens: 2 operations a weight and token forward, twice that backward (Kaplan et al. 2020, section 2.1).
+    One pass costs ``6 (B T + V d T_target) + 6 L d sum(l^2)`` for T tokens of which T_target carry loss, in documents of
+    l tokens, with B weights outside the vocabulary (``12 L d^2`` in an MPT): 2 operations a weight and token forward, twice
+    that backward (Kaplan et al. 2020, section 2.1).
     """
     expected, planned = tokens(study), schedule(study)
     if expected is None or planned is None:
         return None
-    model = study.model
-    body = 12 * model.n_layers * model.d_model**2 * expected.total + model.vocab_size * model.d_model * expected.response
+    model = shape_of(study.model)
+    body = model.body * expected.total + model.vocab_size * model.d_model * expected.response
     attention = model.n_layers * model.d_model * expected.square_sum
     passes = planned.stop * documents(study.finetune.batch, name="finetune.batch") / sum(study.mixture.samples.values())
     return 6 * (body + attention) * passes
@@ -163,27 +157,25 @@ def seconds(study: Study) -> dict[str, float | None]:
     Evaluation reads ``gauntlet.tokens`` and writes at most ``answers.max_new_tokens`` for every prompt, on one device; 2
     operations a weight and token. None where the configuration cannot tell.
     """
-    model = study.model
-    rate = _rate(study)
-    weights = 12 * model.n_layers * model.d_model**2
+    model, rate = shape_of(study.model), _rate(study)
     found: dict[str, float | None] = {}
     if study.mixture.samples:
         trained = hours(study)
         found["finetune"] = None if trained is None else 3600 * trained
     for prompting in study.gauntlet.prompting:
         read = study.gauntlet.tokens.get(prompting)
-        found[prompting] = 2 * weights * read / rate if read and rate else None
+        found[prompting] = 2 * model.body * read / rate if read and rate else None
     count = prompts(study)
     if count is None or not rate:
         return {**found, "answers": None}
     written = count * len(study.answers.seeds) * study.answers.max_new_tokens
-    return {**found, "answers": 2 * parameters(model) * written / (rate * DECODING)}
+    return {**found, "answers": 2 * model.parameters * written / (rate * DECODING)}
 
 
 def pretraining(study: Study) -> float | None:
     """Expected seconds of pretraining an embedded world's base, 6 operations a weight and token; None without a speed."""
     rate = _rate(study)
-    return 6 * parameters(study.model) * study.microworld.pretrain_tokens / rate if rate else None
+    return 6 * shape_of(study.model).parameters * study.microworld.pretrain_tokens / rate if rate else None
 
 
 def _rate(study: Study) -> float:
@@ -195,7 +187,7 @@ def disk_gib(study: Study) -> float:
     """Disk of one cell at its fullest: two resume checkpoints (the last, one being written) and the exported weights."""
     if not study.mixture.samples:
         return 0.0
-    every = parameters(study.model)
+    every = shape_of(study.model).parameters
     sharded = study.hardware.strategy == "zero3"
     checkpoint, exported = (14.0, 2.0) if sharded else (12.0, 4.0)
     return (2 * checkpoint + exported) * every / GIB
@@ -203,14 +195,14 @@ def disk_gib(study: Study) -> float:
 
 def study_gib(cells: Sequence[Study], bases: Sequence[Study] = ()) -> float:
     """Disk of all cells and of the worlds' ``bases`` that are made first, each at its fullest."""
-    made = sum((2 * 12.0 + 2.0) * parameters(study.model) / GIB for study in bases)
+    made = sum((2 * 12.0 + 2.0) * shape_of(study.model).parameters / GIB for study in bases)
     return made + sum(disk_gib(cell) for cell in distinct(cells))
 
 
 def host_gib(study: Study) -> float:
     """Host memory: about 2 GiB a process, one copy of the weights while loading, and the training state itself on a CPU."""
     processes = study.hardware.devices if study.hardware.accelerator == "gpu" else 1
-    copy = (2.0 if study.hardware.strategy == "zero3" else 4.0) * parameters(study.model) / GIB
+    copy = (2.0 if study.hardware.strategy == "zero3" else 4.0) * shape_of(study.model).parameters / GIB
     return 2.0 * processes + copy + (memory(study).total if study.hardware.accelerator == "cpu" else 0.0)
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from pathlib import Path
 
 from limit_lab.config import Study
 from limit_lab.durations import documents
@@ -27,6 +28,7 @@ from limit_lab.estimate import (
 )
 from limit_lab.microworld.checkpoint import missing
 from limit_lab.preflight import problems
+from limit_lab.shapes import shape_of
 
 
 def describe(cells: Sequence[Study]) -> str:
@@ -38,7 +40,7 @@ def describe(cells: Sequence[Study]) -> str:
     else:
         for number, cell in enumerate(made, 1):
             lines += ["", f"cell {number} of {len(made)}: model={cell.model.name} mixture={cell.mixture.name}"]
-            lines += [f"  {label:<10} {text}" for label, text in _cell(cell)]
+            lines += [f"  {label:<10} {text}" for label, text in (*_base(cell), *_cell(cell))]
     lines += ["", "in all", *(f"  {label:<10} {text}" for label, text in _totals(cells))]
     return "\n".join(lines)
 
@@ -99,6 +101,15 @@ def _cell(study: Study) -> list[tuple[str, str]]:
         share = planned.warmup / planned.steps
         found.append(("steps", f"{text}; warm-up {planned.warmup:,} steps, {share:.1%} of the schedule"))
     return [*found, *_machine_lines(study)]
+
+
+def _base(study: Study) -> list[tuple[str, str]]:
+    """What a given folder holds."""
+    if study.model.path is None or not Path(study.model.path).is_dir():
+        return []
+    shape = shape_of(study.model)
+    size = f"{shape.n_layers} layers of {shape.d_model:,} with {shape.n_heads} heads, {shape.vocab_size:,} tokens"
+    return [("base", f"{shape.kind}: {size}, {shape.parameters:,.0f} parameters, read from {study.model.path}")]
 
 
 def _token_lines(study: Study, count: int) -> list[tuple[str, str]]:

@@ -18,17 +18,22 @@ from limit_lab.microworld.checkpoint import missing
 from limit_lab.mixture import sources
 from limit_lab.model import bases
 from limit_lab.prompt import template
+from limit_lab.shapes import shape_of
 
 
 def problems(cells: Sequence[Study]) -> list[str]:
     """One entry per problem, each with its remedy; the cells share everything but their mixture."""
     last = cells[-1]
-    found = [*_devices(last), *_memory(last), *_model(cells), *_data(cells), *_prompt(last), *_gauntlet(last)]
-    return list(
-        dict.fromkeys(
-            [*found, *_answers(last), *_judge(last), *_tracking(last), *_runs(cells), *_unread(cells), *_asked_alike(last)]
-        )
-    )
+    found = [*_devices(last), *_sizes(cells), *_model(cells), *_data(cells), *_prompt(last), *_gauntlet(last)]
+    found += [*_answers(last), *_judge(last), *_tracking(last), *_runs(cells), *_unread(cells), *_asked_alike(last)]
+    return list(dict.fromkeys(found))
+
+
+def _sizes(cells: Sequence[Study]) -> Iterator[str]:
+    """Memory and disk, if the model's size is known; `_model` says what is wrong where it is not."""
+    if not list(_refusal(partial(shape_of, cells[-1].model))):
+        yield from _memory(cells[-1])
+        yield from _disk(cells)
 
 
 def gpus() -> int:
@@ -102,10 +107,13 @@ def _model(cells: Sequence[Study]) -> Iterator[str]:
     study, model = cells[-1], cells[-1].model
     if model.path is None and model.gone is not None:
         yield f"model={model.name}: {_sentence(model.gone)}"
+    elif model.path is None:
+        yield from _refusal(partial(shape_of, model))
     if model.path is not None and not Path(model.path).is_dir():
         yield f"model.path={model.path} is no folder here: pass the one with weights, config.json and tokenizer."
     elif model.path is not None:
-        yield from _refusal(partial(bases.check_folder, Path(model.path)))
+        damaged = list(_refusal(partial(bases.check_folder, Path(model.path))))
+        yield from damaged or _refusal(partial(shape_of, model))
     elif model.embedded and not missing(cells):
         yield from _refusal(partial(bases.base_folder, study))
     if model.tokenizer is not None and not _needs_dir(study, model.tokenizer) and not Path(model.tokenizer).is_dir():
@@ -206,15 +214,23 @@ def _tracking(study: Study) -> Iterator[str]:
 
 
 def _runs(cells: Sequence[Study]) -> Iterator[str]:
-    runs = Path(cells[-1].runs).absolute()
-    place = next(parent for parent in (runs, *runs.parents) if parent.exists())
+    place = _existing(cells[-1])
     if not place.is_dir() or not os.access(place, os.W_OK | os.X_OK):
         yield f"runs={cells[-1].runs} cannot be written ({place} refuses): pass another folder with runs=..."
-        return
+
+
+def _disk(cells: Sequence[Study]) -> Iterator[str]:
+    place = _existing(cells[-1])
     need, free = estimate.study_gib(cells, missing(cells)), shutil.disk_usage(place).free / estimate.GIB
     if need > free:
         has = f"{place} has {_size(free)} free"
         yield f"the study writes up to {_size(need)} and {has}: free some, or pass another folder with runs=..."
+
+
+def _existing(study: Study) -> Path:
+    """The runs folder, or the nearest folder above it that exists."""
+    runs = Path(study.runs).absolute()
+    return next(parent for parent in (runs, *runs.parents) if parent.exists())
 
 
 def _size(gib: float) -> str:

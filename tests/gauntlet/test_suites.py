@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -22,7 +23,7 @@ def shipped(name: str) -> Gauntlet:
     return suite
 
 
-@pytest.mark.parametrize("name", ["v0", "real_rows"])
+@pytest.mark.parametrize("name", ["v0", "real_rows", "real_rows_small", "at_hand_first200"])
 def test_suite_composes(name: str) -> None:
     lines = (CONF / f"{name}.yaml").read_text().splitlines()
     assert lines[0].startswith("# python -m limit_lab ")
@@ -41,9 +42,15 @@ def test_version_0_has_the_papers_33_tasks() -> None:
 
 def test_a_reduction_says_so_in_its_name() -> None:
     assert shipped("real_rows").name == "real_rows_copa_winograd_arc200_lambada200"
+    assert shipped("real_rows_small").name == "real_rows_small_arc50_copa_lambada50"
+    whole = {task.label: task for task in shipped("v0").tasks}
+    assert shipped("at_hand_first200").name == "at_hand_first200"
+    for task in shipped("at_hand_first200").tasks:
+        assert task.rows in (200, None)
+        assert replace(task, rows=None) == whole[task.label]
 
 
-@pytest.mark.parametrize("name", ["v0", "real_rows"])
+@pytest.mark.parametrize("name", ["v0", "real_rows", "real_rows_small", "at_hand_first200"])
 def test_the_rows_at_hand_fit_their_tasks(name: str, shared: Path) -> None:
     data = shared / "data" / "gauntlet"
     found = [read(task, data) for task in shipped(name).tasks if (data / task.file).is_file()]

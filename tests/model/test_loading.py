@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 from limit_lab.errors import ModelError
 from limit_lab.microworld.checkpoint import SHIPPED
 from limit_lab.model.export import export
-from limit_lab.model.loading import load_model, load_tokenizer, read_config
+from limit_lab.model.loading import check_config, load_model, load_tokenizer
 from tests.model.oracle import oracle, random_ids, random_model
 
 WEIGHTS = "model.safetensors"
@@ -89,7 +89,7 @@ NORM = "transformer.norm_f.weight"
     [
         (lambda folder: (folder / "config.json").unlink(), "has no config.json: model.path must name"),
         (lambda folder: (folder / "config.json").write_text("{"), "config.json is not JSON"),
-        (lambda folder: reconfigure(folder, model_type="llama"), "holds a 'llama' model, and only 'mpt'"),
+        (lambda folder: reconfigure(folder, model_type="llama"), "parameters, and the files hold 26,688: copy"),
         (lambda folder: reconfigure(folder, no_bias=False), "no_bias=False; use a model without"),
         (lambda folder: reconfigure(folder, d_model=64), "has shape [61, 32], config.json says [61, 64]"),
         (lambda folder: reconfigure(folder, n_layers=3), "blocks.2.attn.Wqkv.weight' is missing"),
@@ -113,7 +113,7 @@ def test_a_damaged_folder_is_one_sentence(damage: Callable[[Path], object], said
 
 def test_a_missing_folder_is_one_sentence(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match=r"has no config.json: model.path must name a folder"):
-        read_config(tmp_path / "nowhere")
+        check_config(tmp_path / "nowhere")
     with pytest.raises(ModelError, match=r"has no tokenizer.json: point model.path"):
         load_tokenizer(tmp_path / "nowhere")
 

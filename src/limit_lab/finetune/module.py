@@ -13,10 +13,10 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from limit_lab.config import Finetune
 from limit_lab.finetune.batches import IGNORE, MicroBatch
-from limit_lab.model.mpt import MPT
+from limit_lab.model.causal import CausalLM
 
 
-def target_loss(model: MPT, batch: MicroBatch) -> Tensor:
+def target_loss(model: CausalLM, batch: MicroBatch) -> Tensor:
     """Summed cross-entropy over the batch's targets, float32 scalar; only target rows are projected onto the vocabulary."""
     hidden = model.hidden(batch.ids, document=batch.document)
     chosen = batch.labels != IGNORE
@@ -32,15 +32,16 @@ def learning_rate_factor(step: int, *, steps: int, warmup: int, schedule: str) -
 
 
 class Finetuning(pl.LightningModule):
-    """Trains one MPT by a recipe; ``schedule_steps`` is the length of the schedule, which may outlast the run."""
+    """Trains one model by a recipe; ``schedule_steps`` is the length of the schedule, which may outlast the run."""
 
-    def __init__(self, model: MPT, recipe: Finetune, *, schedule_steps: int, accumulation: int) -> None:
+    def __init__(self, model: CausalLM, recipe: Finetune, *, schedule_steps: int, accumulation: int) -> None:
         super().__init__()
         self.model = model
         self.recipe = recipe
         self.schedule_steps = schedule_steps
         self.accumulation = accumulation
-        model.transformer.wte.weight.requires_grad_(not recipe.freeze_embeddings)
+        for matrix in model.vocabulary():
+            matrix.requires_grad_(not recipe.freeze_embeddings)
 
     def training_step(self, batch: MicroBatch, _: int) -> dict[str, Tensor]:
         # Lightning divides by the number of accumulated micro-batches; the divisor we want is the step's targets.

@@ -24,7 +24,7 @@ from limit_lab.durations import Duration, documents
 from limit_lab.errors import DataError, LimitLabError
 from limit_lab.finetune.batches import Batches, MicroBatch, MixtureData
 from limit_lab.finetune.module import Finetuning
-from limit_lab.model.mpt import MPT
+from limit_lab.model.causal import CausalLM
 from limit_lab.prompt import Document
 
 #: Called with the optimizer steps taken and to take.
@@ -155,7 +155,7 @@ def lengths(recipe: Finetune, mixed: list[Document]) -> tuple[int, int]:
 
 
 def train(
-    model: MPT,
+    model: CausalLM,
     mixed: list[Document],
     recipe: Finetune,
     hardware: Hardware,

@@ -16,13 +16,13 @@ from limit_lab.gauntlet.tasks import Row, asked, parts, read, require_files, str
 from limit_lab.prompt import Tokenizer
 
 if TYPE_CHECKING:
-    from limit_lab.model.mpt import MPT
+    from limit_lab.model.causal import CausalLM
 
 Progress = Callable[[str, int, int], None]
 
 
 def evaluate(
-    model: MPT,
+    model: CausalLM,
     tokenizer: Tokenizer,
     suite: Gauntlet,
     data: Path,
@@ -77,7 +77,7 @@ def _once(folder: Path, task: Task, inputs: Mapping[str, Any], ask: Callable[[],
 
 
 def _ask(
-    model: MPT,
+    model: CausalLM,
     tokenizer: Tokenizer,
     suite: Gauntlet,
     task: Task,

@@ -13,7 +13,7 @@ from limit_lab.config import Gauntlet, Task, fingerprint
 from limit_lab.gauntlet.prompts import Prompt, answer_text
 from limit_lab.gauntlet.sequences import batches, prompt_tokens
 from limit_lab.gauntlet.tasks import Row
-from limit_lab.model.mpt import MPT
+from limit_lab.model.causal import CausalLM
 from limit_lab.prompt import Tokenizer
 
 #: Room beyond the longest answer when a chain of thought is expected (llm-foundry's constant).
@@ -57,7 +57,7 @@ def labels(task: Task, row: Row) -> list[str]:
 
 
 def outcomes(
-    model: MPT,
+    model: CausalLM,
     tokenizer: Tokenizer,
     task: Task,
     rows: Sequence[Row],
@@ -88,7 +88,7 @@ def outcomes(
 
 @torch.inference_mode()
 def greedy(
-    model: MPT,
+    model: CausalLM,
     prompts: Sequence[Sequence[int]],
     *,
     max_new_tokens: int,
@@ -108,9 +108,9 @@ def greedy(
     return written
 
 
-def _continue(model: MPT, prompts: Sequence[Sequence[int]], max_new_tokens: int, eos: int) -> list[list[int]]:
+def _continue(model: CausalLM, prompts: Sequence[Sequence[int]], max_new_tokens: int, eos: int) -> list[list[int]]:
     """Continue one left-padded batch; a row leaves it at its own eos."""
-    device = model.slopes.device
+    device = model.device
     longest = max(len(prompt) for prompt in prompts)
     left_pad = torch.tensor([longest - len(prompt) for prompt in prompts], device=device)
     ids = torch.tensor([[*[0] * (longest - len(prompt)), *prompt] for prompt in prompts], device=device)

@@ -19,7 +19,7 @@ from limit_lab.errors import EvalError
 from limit_lab.gauntlet.prompts import Prompt
 from limit_lab.gauntlet.sequences import Scorable, batches, scorables
 from limit_lab.gauntlet.tasks import Row
-from limit_lab.model.mpt import MPT
+from limit_lab.model.causal import CausalLM
 from limit_lab.prompt import Tokenizer
 
 #: Scored positions projected onto the vocabulary at a time: bounds memory at about 0.1 GiB for 50k words.
@@ -36,7 +36,7 @@ class Score:
 
 @torch.inference_mode()
 def score(
-    model: MPT,
+    model: CausalLM,
     sequences: Sequence[Scorable],
     *,
     batch_tokens: int,
@@ -68,7 +68,7 @@ def token_losses(logits: Tensor, targets: Tensor) -> Tensor:
 
 
 def outcomes(
-    model: MPT,
+    model: CausalLM,
     tokenizer: Tokenizer,
     task: Task,
     rows: Sequence[Row],
@@ -105,10 +105,10 @@ def _choice(row: Row, scores: Sequence[Score]) -> dict[str, Any]:
     return {"correct": int(prediction == row["gold"]), "prediction": prediction, "gold": row["gold"], "nll": nll}
 
 
-def _score_batch(model: MPT, batch: Sequence[Scorable]) -> list[Score]:
+def _score_batch(model: CausalLM, batch: Sequence[Scorable]) -> list[Score]:
     """One forward pass. The last token of a sequence predicts nothing that is scored, so it is not fed."""
     longest = max(len(sequence.ids) for sequence in batch) - 1
-    device = model.slopes.device
+    device = model.device
     ids = torch.tensor([[*sequence.ids[:-1], *[0] * (longest + 1 - len(sequence.ids))] for sequence in batch])
     where = [(row, at) for row, sequence in enumerate(batch) for at in range(sequence.start - 1, len(sequence.ids) - 1)]
     row_index, position = torch.tensor(where, device=device).unbind(1)
@@ -125,7 +125,7 @@ def _score_batch(model: MPT, batch: Sequence[Scorable]) -> list[Score]:
     ]
 
 
-def _project(model: MPT, hidden: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+def _project(model: CausalLM, hidden: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
     """Losses float32 [n] and arg-max tokens int64 [n] at hidden states [n, d_model], a bounded number at a time."""
     losses, predicted = [], []
     for states, wanted in zip(torch.split(hidden, POSITIONS_AT_ONCE), torch.split(targets, POSITIONS_AT_ONCE), strict=True):

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from limit_lab.model.mpt import MPT
+from limit_lab.model.causal import CausalLM
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,7 +24,7 @@ class Decoding:
 
 @torch.inference_mode()
 def answer(
-    model: MPT,
+    model: CausalLM,
     prompts: Sequence[Sequence[int]],
     eos: int,
     decoding: Decoding,
@@ -49,7 +49,7 @@ def answer(
 
 
 def _continue(
-    model: MPT, prompts: Sequence[Sequence[int]], chosen: Sequence[int], eos: int, decoding: Decoding
+    model: CausalLM, prompts: Sequence[Sequence[int]], chosen: Sequence[int], eos: int, decoding: Decoding
 ) -> list[list[int]]:
     width = max(len(prompts[index]) for index in chosen)
     pads = [width - len(prompts[index]) for index in chosen]

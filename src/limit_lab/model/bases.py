@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ from limit_lab import store
 from limit_lab.config import Study, fingerprint, plain
 from limit_lab.errors import DataError, ModelError
 from limit_lab.prompt import Tokenizer, instruction_of
+from limit_lab.shapes import config_of, weights
 
 
 def base_folder(study: Study) -> Path:
@@ -63,11 +63,18 @@ def _random(study: Study) -> Path:
 
 #: What a model folder needs beside its weights.
 NEEDED = ("config.json", "tokenizer.json")
+#: Names the special tokens.
+SPECIAL = "tokenizer_config.json"
+#: How transformers names its architectures for causal language modelling.
+CAUSAL = ("ForCausalLM", "LMHeadModel")
 
 
 @cache
 def _hashed(folder: Path) -> dict[str, str]:
-    names = (*NEEDED, *sorted(path.name for path in folder.glob("*.safetensors")))
+    names = [*NEEDED, *sorted(path.name for path in folder.glob("*.safetensors"))]
+    # the special tokens of other families differ; the fingerprints of MPTs stand in committed files without it
+    if config_of(folder)["model_type"] != "mpt" and (folder / SPECIAL).is_file():
+        names.append(SPECIAL)
     return {name: store.sha256(folder / name) for name in names}
 
 
@@ -78,25 +85,20 @@ def content(folder: Path) -> dict[str, str]:
 
 
 def check_folder(folder: Path) -> None:
-    """Raises: ModelError unless ``folder`` holds an MPT: configuration, tokenizer, and weights that are not cut."""
-    from safetensors import SafetensorError, safe_open
-
-    weights = sorted(folder.glob("*.safetensors"))
-    for name, there in (("*.safetensors", bool(weights)), *((name, (folder / name).is_file()) for name in NEEDED)):
-        if not there:
+    """Raises: ModelError unless ``folder`` holds a causal LM: configuration, tokenizer, and weights that are not cut."""
+    there = {"*.safetensors": any(folder.glob("*.safetensors")), **{name: (folder / name).is_file() for name in NEEDED}}
+    for name, found in there.items():
+        if not found:
             raise ModelError(f"{folder} has no {name}: a model folder holds config.json, tokenizer.json and *.safetensors.")
-    try:
-        kind = json.loads((folder / "config.json").read_text(encoding="utf-8")).get("model_type")
-    except (ValueError, AttributeError) as error:
-        raise ModelError(f"{folder}/config.json is no JSON object: copy the model folder again.") from error
-    if kind != "mpt":
-        raise ModelError(f"{folder} holds a {kind!r} model, and only 'mpt' is read so far: point model.path at an MPT.")
-    for file in weights:
-        try:
-            with safe_open(str(file), framework="numpy"):
-                pass
-        except SafetensorError as error:
-            raise ModelError(f"{file} is damaged ({error}): copy it again.") from error
+    raw = config_of(folder)
+    kind, named = raw.get("model_type"), raw.get("architectures") or ["no stated architecture"]
+    if kind != "mpt" and (raw.get("is_encoder_decoder") or not any(str(name).endswith(CAUSAL) for name in named)):
+        raise ModelError(
+            f"{folder} holds a {kind!r} model ({', '.join(map(str, named))}), which is no causal language model: point "
+            "model.path at one, such as a LlamaForCausalLM."
+        )
+    for _ in weights(folder):
+        pass
 
 
 def tokenizer_of(study: Study) -> Tokenizer:

@@ -2,37 +2,37 @@
 
 from __future__ import annotations
 
+import copy
 import shutil
 from pathlib import Path
 
 import torch
-from safetensors.torch import save_file
 
 from limit_lab import store
 from limit_lab.errors import ModelError
+from limit_lab.model.causal import CausalLM
 from limit_lab.model.loading import load_model
-from limit_lab.model.mpt import MPT, MPTConfig
 
 #: The tokenizer files of a folder that is copied beside exported weights.
-TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json")
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja")
 
 
 @torch.inference_mode()
-def export(model: MPT, tokenizer_folder: Path, folder: Path, *, card: str, dtype: torch.dtype = torch.float32) -> None:
+def export(model: CausalLM, tokenizer_folder: Path, folder: Path, *, card: str, dtype: torch.dtype = torch.float32) -> None:
     """Write weights, config.json, tokenizer and README.md (``card``) to ``folder``, replacing what was there.
 
     Raises: ModelError when a weight is not finite in ``dtype``, or when the reloaded model's logits differ from the given
     one's beyond rounding to it.
     """
-    state = {name: value.detach().to(dtype).contiguous() for name, value in model.state_dict().items()}
-    for name, value in state.items():
-        if not value.isfinite().all():
+    for name, value in model.state_dict().items():
+        if not value.to(dtype).isfinite().all():
             raise ModelError(f"{name} holds values that are not finite: the training diverged, lower finetune.learning_rate.")
     partial = folder.with_name(f".{folder.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
     try:
-        _write(state, model.config, tokenizer_folder, partial, card)
+        model.write(partial, dtype)
+        _beside(tokenizer_folder, partial, card)
         _verify(model, partial, dtype)
     except BaseException:
         shutil.rmtree(partial, ignore_errors=True)
@@ -41,12 +41,8 @@ def export(model: MPT, tokenizer_folder: Path, folder: Path, *, card: str, dtype
     partial.rename(folder)
 
 
-def _write(state: dict[str, torch.Tensor], shape: MPTConfig, tokenizer_folder: Path, folder: Path, card: str) -> None:
-    with store.writing(folder / "model.safetensors"):
-        save_file(state, folder / "model.safetensors", metadata={"format": "pt"})
-    dtype = next(iter(state.values())).dtype
-    config = shape.to_hugging_face() | {"dtype": str(dtype).removeprefix("torch.")}
-    store.write_json(folder / "config.json", config)
+def _beside(tokenizer_folder: Path, folder: Path, card: str) -> None:
+    """Card and tokenizer files."""
     store.write_text(folder / "README.md", card)
     for name in TOKENIZER_FILES:
         if (tokenizer_folder / name).is_file():
@@ -54,9 +50,9 @@ def _write(state: dict[str, torch.Tensor], shape: MPTConfig, tokenizer_folder: P
                 shutil.copyfile(tokenizer_folder / name, folder / name)
 
 
-def _verify(model: MPT, folder: Path, dtype: torch.dtype) -> None:
-    ids = torch.arange(2, 34)[None] % model.config.vocab_size
-    rounded = MPT(model.config).eval()
+def _verify(model: CausalLM, folder: Path, dtype: torch.dtype) -> None:
+    ids = torch.arange(2, 34, device=model.device)[None] % model.vocab_size
+    rounded = copy.deepcopy(model).eval()
     rounded.load_state_dict({name: value.to(dtype).float() for name, value in model.state_dict().items()})
     worst = float((rounded(ids) - load_model(folder)(ids)).abs().max())
     if not worst <= 1e-5:

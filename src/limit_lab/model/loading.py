@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import cast
 
@@ -11,8 +10,10 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from limit_lab.errors import ModelError
+from limit_lab.model.causal import CausalLM
 from limit_lab.model.mpt import MPT, MPTConfig
 from limit_lab.prompt import Tokenizer
+from limit_lab.shapes import config_of
 
 #: What transformers' tokenizers take for no limit.
 NO_LIMIT = int(1e30)
@@ -37,26 +38,36 @@ def load_tokenizer(folder: Path) -> Tokenizer:
     return cast(Tokenizer, tokenizer)
 
 
-def read_config(folder: Path) -> MPTConfig:
-    """Raises: ModelError when the folder holds no MPT."""
-    path = folder / "config.json"
-    if not path.is_file():
-        raise ModelError(f"{folder} has no config.json: model.path must name a folder saved in the Hugging Face layout.")
-    try:
-        raw = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ModelError(f"{path} is not JSON ({error}): copy it again from the model's source.") from error
-    if raw.get("model_type") != "mpt":
-        raise ModelError(f"{folder} holds a {raw.get('model_type')!r} model, and only 'mpt' is read so far.")
-    return MPTConfig.from_hugging_face(raw)
+def is_mpt(folder: Path) -> bool:
+    """Whether our own MPT reads the folder; transformers reads every other. Raises: ModelError for a damaged config.json."""
+    return config_of(folder).get("model_type") == "mpt"
 
 
-def load_model(folder: Path) -> MPT:
-    """The folder's MPT in float32, in evaluation mode, on the CPU.
+def check_config(folder: Path) -> None:
+    """Raises: ModelError when the folder's configuration is not supported."""
+    if is_mpt(folder):
+        MPTConfig.from_hugging_face(config_of(folder))
+    else:
+        from limit_lab.model import hugging_face
+
+        hugging_face.check_config(folder)
+
+
+def load_model(folder: Path) -> CausalLM:
+    """The folder's model in float32, in evaluation mode, on the CPU: our MPT, or any causal LM of transformers.
 
     Raises: ModelError when a file is damaged, or weights are missing, surplus or misshapen; the first such name is given.
     """
-    model = MPT(read_config(folder))
+    if is_mpt(folder):
+        return load_mpt(folder)
+    from limit_lab.model import hugging_face
+
+    return hugging_face.load(folder)
+
+
+def load_mpt(folder: Path) -> MPT:
+    """The folder's MPT in float32, in evaluation mode, on the CPU. Raises: ModelError as `load_model` does."""
+    model = MPT(MPTConfig.from_hugging_face(config_of(folder)))
     files = sorted(folder.glob("*.safetensors"))
     if not files:
         raise ModelError(f"{folder} has no *.safetensors: export or download the weights in that format.")

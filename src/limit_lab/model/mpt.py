@@ -9,13 +9,17 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from limit_lab import store
 from limit_lab.errors import ModelError
+from limit_lab.model.causal import CausalLM
 
 #: Configuration fields that change the mathematics, with the only value this module implements.
 REQUIRED = {
@@ -192,8 +196,8 @@ class Trunk(nn.Module):
         self.norm_f = nn.LayerNorm(config.d_model, eps=config.layer_norm_epsilon, bias=False)
 
 
-class MPT(nn.Module):
-    """A causal language model. `hidden` and `logits` are apart so that only scored positions are projected."""
+class MPT(CausalLM):
+    """MPT with random weights until they are initialised or loaded."""
 
     slopes: Tensor
 
@@ -211,6 +215,14 @@ class MPT(nn.Module):
                 residual = name.endswith(("out_proj.weight", "down_proj.weight"))
                 std = 0.02 / (math.sqrt(2 * self.config.n_layers) if residual else 1.0)
                 nn.init.normal_(parameter, std=std, generator=generator)
+
+    @property
+    def device(self) -> torch.device:
+        return self.slopes.device
+
+    @property
+    def vocab_size(self) -> int:
+        return self.config.vocab_size
 
     def bias(self, queries: int, keys: int, document: Tensor | None, left_pad: Tensor | None) -> Tensor:
         """ALiBi and masks as one additive bias, float32 [1 or batch, heads, queries, keys]."""
@@ -234,11 +246,6 @@ class MPT(nn.Module):
         left_pad: Tensor | None = None,
         cache: Cache | None = None,
     ) -> Tensor:
-        """Final hidden states [batch, tokens, d_model] of int64 ids [batch, tokens].
-
-        ``document`` (int64 [batch, tokens]) keeps packed documents apart; ``left_pad`` (int64 [batch]) counts the padding
-        at the left of each row, cached tokens included; ``cache`` is extended in place. Right padding needs no mask.
-        """
         keys = ids.shape[1] + (cache.tokens if cache is not None else 0)
         bias = self.bias(ids.shape[1], keys, document, left_pad)
         x: Tensor = self.transformer.wte(ids)
@@ -248,11 +255,17 @@ class MPT(nn.Module):
         return out
 
     def logits(self, hidden: Tensor) -> Tensor:
-        """Vocabulary scores [..., vocab_size] of hidden states [..., d_model]."""
         return F.linear(hidden, self.transformer.wte.weight)
-
-    def forward(self, ids: Tensor, *, document: Tensor | None = None) -> Tensor:
-        return self.logits(self.hidden(ids, document=document))
 
     def new_cache(self) -> Cache:
         return Cache(self.config.n_layers)
+
+    def vocabulary(self) -> list[nn.Parameter]:
+        return list(self.transformer.wte.parameters())
+
+    def write(self, folder: Path, dtype: torch.dtype) -> None:
+        state = {name: value.detach().to(dtype).contiguous() for name, value in self.state_dict().items()}
+        with store.writing(folder / "model.safetensors"):
+            save_file(state, folder / "model.safetensors", metadata={"format": "pt"})
+        config = self.config.to_hugging_face() | {"dtype": str(dtype).removeprefix("torch.")}
+        store.write_json(folder / "config.json", config)

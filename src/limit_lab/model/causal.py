@@ -1,0 +1,67 @@
+"""What fine-tuning, gauntlet and answers ask of a base model, whichever family it is of."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+
+class KeyValues(Protocol):
+    """Keys and values of the tokens read so far; belongs to the model that made it."""
+
+    def select(self, rows: Tensor) -> None:
+        """Keep (or repeat) the given batch rows, int64 [n]."""
+
+
+class CausalLM(nn.Module, ABC):
+    """A causal language model. `hidden` and `logits` are apart so that only scored positions are projected."""
+
+    @property
+    @abstractmethod
+    def device(self) -> torch.device:
+        """Where its weights lie."""
+
+    @property
+    @abstractmethod
+    def vocab_size(self) -> int:
+        """Rows of the vocabulary projection."""
+
+    @abstractmethod
+    def hidden(
+        self,
+        ids: Tensor,
+        *,
+        document: Tensor | None = None,
+        left_pad: Tensor | None = None,
+        cache: Any = None,
+    ) -> Tensor:
+        """Final hidden states [batch, tokens, d_model] of int64 ids [batch, tokens].
+
+        ``document`` (int64 [batch, tokens]) keeps packed documents apart, each in one piece; ``left_pad`` (int64 [batch])
+        counts the padding at the left of each row, cached tokens included; ``cache`` is one of `new_cache` and is extended
+        in place. Right padding needs no mask.
+        """
+
+    @abstractmethod
+    def logits(self, hidden: Tensor) -> Tensor:
+        """Vocabulary scores [..., vocab_size] of hidden states [..., d_model]."""
+
+    @abstractmethod
+    def new_cache(self) -> KeyValues:
+        """An empty cache for `hidden`."""
+
+    @abstractmethod
+    def vocabulary(self) -> list[nn.Parameter]:
+        """What freezing the embeddings freezes: embedding and vocabulary projection, once where they are tied."""
+
+    @abstractmethod
+    def write(self, folder: Path, dtype: torch.dtype) -> None:
+        """Write config.json and the weights as ``dtype`` in transformers' layout to an existing ``folder``."""
+
+    def forward(self, ids: Tensor, *, document: Tensor | None = None) -> Tensor:
+        """Vocabulary scores at every position, [batch, tokens, vocab_size]."""
+        return self.logits(self.hidden(ids, document=document))

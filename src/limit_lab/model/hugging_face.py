@@ -1,0 +1,248 @@
+"""Any causal language model of transformers behind the interface of `CausalLM`.
+
+Packing, padding and the key-value cache are transformers' own: position ids that restart at each document, a mask of the
+padding, `DynamicCache`. Whether a given architecture honours them is tried on a few tokens when it is loaded, against its
+own plain forward pass, and one that does not is refused.
+"""
+
+from __future__ import annotations
+
+import copy
+import inspect
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Self
+
+import torch
+from torch import Tensor, nn
+
+from limit_lab.errors import ModelError
+from limit_lab.model.causal import CausalLM
+from limit_lab.shapes import weights
+
+#: Configuration fields that treat logits after the projection; None and 1 do nothing.
+TREATMENTS = ("final_logit_softcapping", "logit_scale", "logits_scaling", "lm_head_multiplier")
+#: Largest difference from transformers' own logits that counts as float32 rounding, relative to the largest logit.
+ROUNDING = 1e-2
+
+
+class DynamicKeyValues:
+    """transformers' `DynamicCache` with the rows that are kept."""
+
+    def __init__(self, config: Any) -> None:
+        from transformers import DynamicCache
+
+        self.held = DynamicCache(config=config)
+
+    @property
+    def tokens(self) -> int:
+        return int(self.held.get_seq_length())
+
+    def select(self, rows: Tensor) -> None:
+        self.held.batch_select_indices(rows)
+
+
+class HuggingFaceLM(CausalLM):
+    """Adapts ``network``, a transformers model for causal language modelling.
+
+    The network stays in evaluation mode while it is trained: no dropout, so a run is a function of its seeds alone.
+    """
+
+    def __init__(self, network: Any) -> None:
+        super().__init__()
+        self.network = network.eval()
+
+    def train(self, mode: bool = True) -> Self:
+        super().train(mode)
+        self.network.eval()
+        return self
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.parameters()).device
+
+    @property
+    def vocab_size(self) -> int:
+        return int(self.network.get_output_embeddings().weight.shape[0])
+
+    def hidden(
+        self,
+        ids: Tensor,
+        *,
+        document: Tensor | None = None,
+        left_pad: Tensor | None = None,
+        cache: DynamicKeyValues | None = None,
+    ) -> Tensor:
+        if document is not None and (left_pad is not None or cache is not None):
+            raise ModelError("packed documents take neither left padding nor a cache: read them in one piece.")
+        seen = 0 if cache is None else cache.tokens
+        column = torch.arange(seen + ids.shape[1], device=ids.device).expand(len(ids), -1)
+        position, mask = column[:, seen:], None
+        if document is not None:
+            position = position - _starts(document)
+        if left_pad is not None:
+            mask = (column >= left_pad[:, None]).long()
+            position = (position - left_pad[:, None]).clamp(min=0)
+        found = self.network.base_model(
+            input_ids=ids,
+            attention_mask=mask,
+            position_ids=position,
+            past_key_values=None if cache is None else cache.held,
+            use_cache=cache is not None,
+        )
+        out: Tensor = found.last_hidden_state
+        return out
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        out: Tensor = self.network.get_output_embeddings()(hidden)
+        return out
+
+    def new_cache(self) -> DynamicKeyValues:
+        return DynamicKeyValues(self.network.config)
+
+    def vocabulary(self) -> list[nn.Parameter]:
+        matrices = (self.network.get_input_embeddings().weight, self.network.get_output_embeddings().weight)
+        return list({id(matrix): matrix for matrix in matrices}.values())
+
+    def write(self, folder: Path, dtype: torch.dtype) -> None:
+        written = self.network if dtype == self.network.dtype else copy.deepcopy(self.network).to(dtype)
+        with _quiet():
+            written.save_pretrained(str(folder))
+
+
+def _starts(document: Tensor) -> Tensor:
+    """The column at which each token's document begins, int64 [batch, tokens]."""
+    column = torch.arange(document.shape[1], device=document.device).expand_as(document)
+    begins = torch.ones_like(document, dtype=torch.bool)
+    begins[:, 1:] = document[:, 1:] != document[:, :-1]
+    return column.masked_fill(~begins, 0).cummax(1).values
+
+
+def check_config(folder: Path) -> None:
+    """Raises: ModelError when transformers does not know the model of ``folder``, or its logits are more than a projection."""
+    from transformers import AutoConfig
+
+    try:
+        config = AutoConfig.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False)
+    except Exception as error:  # transformers raises whatever a configuration class meets
+        raise ModelError(f"{folder}/config.json cannot be read by transformers ({_first_line(error)}).") from error
+    if config.to_dict().get("quantization_config") is not None:
+        raise ModelError(f"{folder} holds quantised weights: save the model in float32 or bfloat16 first.")
+    _plain_logits(folder, config)
+    _fits(folder, config)
+
+
+def _plain_logits(folder: Path, config: Any) -> None:
+    stated = config.to_dict()
+    found = [f"{name}={stated[name]!r}" for name in TREATMENTS if stated.get(name) not in (None, 1)]
+    if found:
+        raise ModelError(
+            f"{folder} holds a {config.model_type!r} model with {', '.join(found)}, and logits that are more than a projection "
+            "are not supported: use a model without."
+        )
+
+
+def _fits(folder: Path, config: Any) -> None:
+    """Compare what the configuration describes with what the files hold, before memory is taken for either."""
+    from transformers import AutoModelForCausalLM
+
+    try:
+        with torch.device("meta"):
+            causal: Any = AutoModelForCausalLM
+            network = causal.from_config(config)
+    except Exception as error:  # transformers raises whatever an architecture meets
+        raise ModelError(f"{folder} cannot be loaded by transformers ({_first_line(error)}).") from error
+    described = sum(value.numel() for value in network.parameters())
+    held = sum(math.prod(shape) for _, shape in weights(folder))
+    if described > 2 * held:
+        raise ModelError(
+            f"{folder}/config.json describes {described:,} parameters, and the files hold {held:,}: copy weights and "
+            "configuration of one model."
+        )
+
+
+def load(folder: Path) -> HuggingFaceLM:
+    """The folder's model in float32, in evaluation mode, on the CPU.
+
+    Raises: ModelError when transformers cannot load it, when weights are missing, surplus or misshapen, and when packing,
+    padding, caching or projecting gives other logits than its own forward pass.
+    """
+    from transformers import AutoModelForCausalLM
+
+    check_config(folder)
+    with _quiet():
+        try:
+            loaded: Any = AutoModelForCausalLM.from_pretrained(
+                str(folder),
+                dtype=torch.float32,
+                local_files_only=True,
+                trust_remote_code=False,
+                use_safetensors=True,
+                output_loading_info=True,
+            )
+        except Exception as error:  # transformers raises whatever an architecture meets
+            raise ModelError(f"{folder} cannot be loaded by transformers ({_first_line(error)}).") from error
+    network, report = loaded
+    for key, what in (("missing_keys", "is missing"), ("unexpected_keys", f"is not part of a {network.config.model_type}")):
+        for name in sorted(report[key]):
+            raise ModelError(f"{folder}: the weight {name!r} {what}: copy weights and configuration of one model.")
+    if "position_ids" not in inspect.signature(network.base_model.forward).parameters:
+        raise ModelError(
+            f"{folder} holds a {network.config.model_type!r} model, which takes no position_ids, so that documents cannot be "
+            "packed: use a model that does."
+        )
+    model = HuggingFaceLM(network)
+    verify(model, folder)
+    return model
+
+
+@torch.no_grad()
+def verify(model: HuggingFaceLM, folder: Path) -> None:
+    """Try on a few tokens whether the adapted model is the model. Raises: ModelError naming what is not."""
+    # spread over the vocabulary: special tokens that were never trained magnify rounding
+    ids = (torch.arange(1, 12) * 7919 % model.vocab_size)[None]
+    long, short = ids[:, :7], ids[:, 7:]
+    apart = [model.network(input_ids=ids, use_cache=False).logits for ids in (long, short)]
+    for what, logits in _tried(model, long, short):
+        wanted = torch.cat(apart, 1) if logits.shape[1] > apart[0].shape[1] else apart[0]
+        worst = float((logits - wanted).abs().max() / wanted.abs().max())
+        if not worst <= ROUNDING:
+            raise ModelError(
+                f"{folder} holds a {model.network.config.model_type!r} model, whose logits differ from transformers' own by "
+                f"{worst:.2g} of the largest when {what}: use a model with causal attention and plain logits."
+            )
+
+
+def _tried(model: HuggingFaceLM, long: Tensor, short: Tensor) -> Iterator[tuple[str, Tensor]]:
+    """Each way of reading ``long`` that must give its logits, or those of both when packed."""
+    yield "hidden states are projected", model(long)
+    document = torch.tensor([[7] * long.shape[1] + [2] * short.shape[1]])
+    yield "documents are packed", model(torch.cat([long, short], 1), document=document)
+    padded, pads = torch.cat([short[:, :2], long], 1), torch.tensor([2])
+    yield "rows are padded", model.logits(model.hidden(padded, left_pad=pads)[:, 2:])
+    cache = model.new_cache()
+    pieces = [model.hidden(part, left_pad=torch.tensor([0]), cache=cache) for part in (long[:, :4], long[:, 4:])]
+    yield "earlier tokens are cached", model.logits(torch.cat(pieces, 1))
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """No progress bars or notes of transformers: what matters of them is raised."""
+    from transformers.utils import logging as library
+
+    logging: Any = library
+    before, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(before)
+        if bars:
+            logging.enable_progress_bar()
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".:")
