@@ -18,6 +18,7 @@ from limit_lab.prompt import prompt_ids, template
 
 if TYPE_CHECKING:
     from limit_lab.mixture.mix import Mixed
+    from limit_lab.model.causal import CausalLM
 
 #: Where a cell's folder says why it failed.
 FAILED = "failed.json"
@@ -226,6 +227,13 @@ def _model_card(study: Study, card: Mapping[str, Any]) -> str:
     return f"# {study.model.name} fine-tuned on {study.mixture.name}\n\nPrompt format: {study.prompt.format}\n\n{sources}\n"
 
 
+def _evaluated(study: Study) -> CausalLM:
+    """The cell's model, where the hardware says."""
+    from limit_lab.model.loading import load_model
+
+    return load_model(model_folder(study)).to("cuda" if study.hardware.accelerator == "gpu" else "cpu")
+
+
 def _gauntlet(study: Study, folder: Path, mark: Mapping[str, str], prompting: str, begin: Begin) -> dict[str, Any]:
     from limit_lab.model.bases import gauntlet_data
 
@@ -234,11 +242,10 @@ def _gauntlet(study: Study, folder: Path, mark: Mapping[str, str], prompting: st
     def work(place: Path) -> dict[str, Any]:
         from limit_lab.gauntlet import evaluate
         from limit_lab.model.bases import tokenizer_of
-        from limit_lab.model.loading import load_model
 
         print(f"  gauntlet: {study.gauntlet.name}, {prompting}", flush=True)
         return evaluate(
-            load_model(model_folder(study)),
+            _evaluated(study),
             tokenizer_of(study),
             study.gauntlet,
             data,
@@ -267,10 +274,9 @@ def _answers(study: Study, folder: Path, mark: Mapping[str, str], begin: Begin) 
     def work(place: Path) -> dict[str, Any]:
         from limit_lab.model.answering import Decoding, answer
         from limit_lab.model.bases import tokenizer_of
-        from limit_lab.model.loading import load_model
 
         print(f"  answers: {len(prompts)} prompts", flush=True)
-        how, tokenizer, model = study.answers, tokenizer_of(study), load_model(model_folder(study))
+        how, tokenizer, model = study.answers, tokenizer_of(study), _evaluated(study)
         ids = [prompt_ids(tokenizer, row["prompt"], study.prompt.format) for row in prompts]
         rows = []
         move = by_part(begin(), [str(seed) for seed in how.seeds])

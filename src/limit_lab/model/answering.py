@@ -53,14 +53,15 @@ def _continue(
 ) -> list[list[int]]:
     width = max(len(prompts[index]) for index in chosen)
     pads = [width - len(prompts[index]) for index in chosen]
-    ids = torch.tensor([[eos] * pad + list(prompts[index]) for index, pad in zip(chosen, pads, strict=True)])
-    left_pad = torch.tensor(pads)
+    device = model.device
+    ids = torch.tensor([[eos] * pad + list(prompts[index]) for index, pad in zip(chosen, pads, strict=True)], device=device)
+    left_pad = torch.tensor(pads, device=device)
     streams = [torch.Generator().manual_seed(decoding.seed * 1_000_003 + index) for index in chosen]
     rows = list(range(len(chosen)))  # which answer each live batch row belongs to
     out: list[list[int]] = [[] for _ in chosen]
     cache = model.new_cache()
     for _ in range(decoding.max_new_tokens):
-        scores = model.logits(model.hidden(ids, left_pad=left_pad, cache=cache)[:, -1]).float()
+        scores = model.logits(model.hidden(ids, left_pad=left_pad, cache=cache)[:, -1]).float().cpu()  # the random streams are the CPU's
         taken = [_choose(scores[place], decoding, streams[row]) for place, row in enumerate(rows)]
         for row, token in zip(rows, taken, strict=True):
             out[row].append(token)
@@ -68,10 +69,10 @@ def _continue(
         if not alive:
             break
         rows = [rows[place] for place in alive]
-        keep = torch.tensor(alive)
+        keep = torch.tensor(alive, device=device)
         cache.select(keep)
         left_pad = left_pad[keep]
-        ids = torch.tensor([[taken[place]] for place in alive])
+        ids = torch.tensor([[taken[place]] for place in alive], device=device)
     return out
 
 

@@ -25,7 +25,7 @@ from limit_lab.shapes import weights
 #: Configuration fields that treat logits after the projection; None and 1 do nothing.
 TREATMENTS = ("final_logit_softcapping", "logit_scale", "logits_scaling", "lm_head_multiplier")
 #: Largest difference from transformers' own logits that counts as float32 rounding, relative to the largest logit.
-ROUNDING = 1e-2
+ROUNDING = 1e-3
 
 
 class DynamicKeyValues:
