@@ -19,6 +19,6 @@ test: $(VENV)/.ready
 	$(BIN)/python -m pytest -n 2
 
 check: $(VENV)/.ready
-	$(BIN)/ruff format --check src tests
-	$(BIN)/ruff check src tests
+	$(BIN)/ruff format --check src tests benchmarks
+	$(BIN)/ruff check src tests benchmarks
 	$(BIN)/mypy
