@@ -168,8 +168,6 @@ def _refusal(look: Callable[[], object]) -> Iterator[str]:
 
 
 def _gauntlet(study: Study) -> Iterator[str]:
-    from limit_lab.gauntlet import tasks
-
     suite = study.gauntlet
     if suite.data is None:
         if not _embedded(study):
@@ -184,6 +182,8 @@ def _gauntlet(study: Study) -> Iterator[str]:
             f"{len(absent)} of the {len(suite.tasks)} task files of gauntlet={suite.name} are not under {suite.data} "
             f"({shown}): pass gauntlet.data=/path/to/gauntlet, or choose a suite whose files are at hand."
         )
+    from limit_lab.gauntlet import tasks
+
     for task in suite.tasks:
         if task.file not in absent:
             yield from _refusal(partial(tasks.read, task, Path(suite.data)))

@@ -35,10 +35,13 @@ def make(cells: Sequence[Study], tracker: Tracker) -> list[str]:
     with StudyProgress(expected) as progress:
         failed = _bases(bases, progress)
         able = [(at, study) for at, study in numbered if _has_base(study)]
+        waiting = [(at, study) for at, study in able if not _done(study)]
         # training seeds change nothing of what is read
-        for study in {fingerprint({**plain(study), "seeds": study.seeds.subset}): study for _, study in able}.values():
+        for study in {fingerprint({**plain(study), "seeds": study.seeds.subset}): study for _, study in waiting}.values():
             cell.ready(study)
-        failed |= _cells(able, len(numbered), progress, tracker)
+        left = {at for at, _ in waiting}
+        _skip([(at, study) for at, study in able if at not in left], len(numbered), progress, tracker)
+        failed |= _cells(waiting, len(numbered), progress, tracker)
     if failed:
         raise LimitLabError("\n".join(f"{name}: {said}" for name, said in failed.items()))
     return [cell.folder_of(study).name for study in cells]
@@ -62,28 +65,29 @@ def _bases(lacking: Sequence[Study], progress: StudyProgress) -> dict[str, str]:
     return side_by_side.make(jobs, workers, progress, lambda _: None)
 
 
-def _cells(numbered: Sequence[Numbered], of: int, progress: StudyProgress, tracker: Tracker) -> dict[str, str]:
-    """Make the cells that are not done, and tell the tracker of all; returns what failed, by name."""
-    waiting: dict[str, Study] = {}
-    jobs = []
-    for at, study in numbered:
-        if not _done(study):
-            work = partial(cell.make, study, at, of)
-            jobs.append(Job(name=f"{at} {study.mixture.name}", seconds=_known(seconds(study).values()), work=work))
-            waiting[jobs[-1].name] = study
-            continue
+def _skip(done: Sequence[Numbered], of: int, progress: StudyProgress, tracker: Tracker) -> None:
+    for at, study in done:
         name = cell.folder_of(study).name
         print(f"cell {at}/{of}  {name}", flush=True)
         for stage in seconds(study):
             progress.end(cell.key(at, study, stage))
         tracker.tell("cells", name)
-    if not jobs:
+
+
+def _cells(waiting: Sequence[Numbered], of: int, progress: StudyProgress, tracker: Tracker) -> dict[str, str]:
+    """Make the cells that are not done, and tell the tracker of each; returns what failed, by name."""
+    if not waiting:
         return {}
-    last, workers = numbered[-1][1], at_once(numbered[-1][1], len(jobs))
-    _announce(f"{len(jobs)} of {of} cells to make", last, workers, duration(list(waiting.values())))
+    studies = {f"{at} {study.mixture.name}": study for at, study in waiting}
+    jobs = [
+        Job(name=name, seconds=_known(seconds(study).values()), work=partial(cell.make, study, at, of))
+        for name, (at, study) in zip(studies, waiting, strict=True)
+    ]
+    last, workers = waiting[-1][1], at_once(waiting[-1][1], len(jobs))
+    _announce(f"{len(jobs)} of {of} cells to make", last, workers, duration(list(studies.values())))
 
     def tell(job: Job) -> None:
-        tracker.tell("cells", cell.folder_of(waiting[job.name]).name)
+        tracker.tell("cells", cell.folder_of(studies[job.name]).name)
 
     return side_by_side.make(jobs, workers, progress, tell)
 
