@@ -15,6 +15,7 @@ import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,15 @@ SCHEMA = 1
 
 #: What the system says when there is no room: disk, quota, or the largest file it allows.
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Missing:
+    """A cell of a study that has no summary yet: what it is, where it stands, and why."""
+
+    name: str
+    state: str
+    note: str
 
 
 @contextmanager

@@ -13,8 +13,8 @@ from limit_lab.config import Study
 from limit_lab.couples import couples
 from limit_lab.errors import DataError, LimitLabError, ModelError
 from limit_lab.estimate import distinct
-from limit_lab.report.records import Missing
 from limit_lab.status import standing
+from limit_lab.store import Missing
 from limit_lab.tracking import Tracker
 
 

@@ -14,8 +14,8 @@ from limit_lab.config import Predicate
 from limit_lab.report import answer, page
 from limit_lab.report.arms import Arm, Replicate
 from limit_lab.report.predicates import Finding, findings
-from limit_lab.report.records import Missing
 from limit_lab.report.scores import average, rate
+from limit_lab.store import Missing
 from tests.report import report_world as world
 
 WORLDS, SEEDS = (0, 1, 2), (0, 1)

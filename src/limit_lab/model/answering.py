@@ -56,12 +56,15 @@ def _continue(
     device = model.device
     ids = torch.tensor([[eos] * pad + list(prompts[index]) for index, pad in zip(chosen, pads, strict=True)], device=device)
     left_pad = torch.tensor(pads, device=device)
+    # random streams of the CPU, so that an answer does not depend on the device's generator
     streams = [torch.Generator().manual_seed(decoding.seed * 1_000_003 + index) for index in chosen]
     rows = list(range(len(chosen)))  # which answer each live batch row belongs to
     out: list[list[int]] = [[] for _ in chosen]
     cache = model.new_cache()
     for _ in range(decoding.max_new_tokens):
-        scores = model.logits(model.hidden(ids, left_pad=left_pad, cache=cache)[:, -1]).float().cpu()  # the random streams are the CPU's
+        scores = (
+            model.logits(model.hidden(ids, left_pad=left_pad, cache=cache)[:, -1]).float().cpu()
+        )  # the random streams are the CPU's
         taken = [_choose(scores[place], decoding, streams[row]) for place, row in enumerate(rows)]
         for row, token in zip(rows, taken, strict=True):
             out[row].append(token)

@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from limit_lab.report.arms import Arm, Comparison
 from limit_lab.report.origin import provisional
 from limit_lab.report.predicates import Finding
-from limit_lab.report.records import Missing
 from limit_lab.report.scores import Scores, average
 from limit_lab.stats import Basis, Estimate, Verdict
+from limit_lab.store import Missing
 
 #: What an interval answers and what it leaves out.
 READING: dict[Basis, str] = {

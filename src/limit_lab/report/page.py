@@ -11,11 +11,11 @@ from limit_lab.report import answer, cards, markdown, origin, sections, svg, tab
 from limit_lab.report.arms import Arm, Comparison, arms, comparisons
 from limit_lab.report.orders import orders
 from limit_lab.report.predicates import Finding, findings
-from limit_lab.report.records import Cell, Missing, load
+from limit_lab.report.records import Cell, load
 from limit_lab.report.samples import samples
 from limit_lab.report.scores import Scores, measure
 from limit_lab.stats import METHODS
-from limit_lab.store import SCHEMA, write_json, write_text
+from limit_lab.store import SCHEMA, Missing, write_json, write_text
 
 #: More missing cells than this are named on the page only.
 FEW = 12

@@ -101,15 +101,6 @@ class Pair:
         return [str(item["cluster"]) for item in self.items]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Missing:
-    """A cell of the study that the report does not have: what it is, where it stands, and why."""
-
-    name: str
-    state: str
-    note: str
-
-
 def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
     """Nested mappings as ``outer.inner`` keys with printable values."""
     found: dict[str, str] = {}

@@ -8,9 +8,10 @@ from dataclasses import dataclass
 
 from limit_lab.report.arms import Arm, Comparison
 from limit_lab.report.predicates import Finding
-from limit_lab.report.records import NOT_STATED, Missing, Task
+from limit_lab.report.records import NOT_STATED, Task
 from limit_lab.report.scores import Scores
 from limit_lab.stats import Estimate
+from limit_lab.store import Missing
 
 EVEN = "50 by definition"
 WORDS = {"raw": "raw prompts", "template": "in the template"}
