@@ -130,23 +130,21 @@ def test_a_base_that_another_process_makes_is_waited_for(
     assert all((made_at(study.microworld, Path(study.runs)) / "manifest.json").is_file() for study in worlds[3:])
 
 
-def test_a_done_cell_is_skipped_in_milliseconds_without_torch(tmp_path: Path) -> None:
+def test_a_finished_study_loads_nothing_heavy_and_keeps_its_page(tmp_path: Path) -> None:
     given = [*groups(tmp_path / "groups"), "+experiment=tiny", f"runs={tmp_path / 'runs'}", "answers.limit=2"]
     assert call(given).returncode == 0
     page = tmp_path / "runs/studies/tiny/index.html"
     written = page.stat().st_mtime_ns
     code = (
-        f"import sys, time; sys.argv[1:] = {given!r}; "
+        f"import sys; sys.argv[1:] = {given!r}; "
         "from pathlib import Path; from limit_lab import cell, compose, grid, study; "
         f"given = {given[2:]!r}; user = Path({given[1]!r}); "
-        "found = grid.cells(compose.compose(given, user), given, user); study.run(found); start = time.process_time(); "
-        "assert all(cell.complete(one) for one in found for _ in range(10)); print((time.process_time() - start) / 30); "
+        "found = grid.cells(compose.compose(given, user), given, user); study.run(found); "
+        "assert all(cell.complete(one) for one in found); "
         "print([name for name in ('torch', 'lightning', 'transformers', 'matplotlib', 'numpy') if name in sys.modules])"
     )
     environment = os.environ | {"PYTHONPATH": str(Path(limit_lab.__file__).resolve().parent.parent)}
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    *_, seconds, heavy = done.stdout.splitlines()
-    assert float(seconds) < 0.05
-    assert heavy == "[]"
+    assert done.stdout.splitlines()[-1] == "[]"
     assert page.stat().st_mtime_ns == written
