@@ -13,6 +13,7 @@ from limit_lab.compose import compose
 from limit_lab.config import Study, Task
 from limit_lab.errors import PreflightError
 from limit_lab.grid import cells
+from limit_lab.shapes import shape_of
 from tests.folders import user_configs
 
 PAPER = "+experiment=paper_7b_lima_plus_instruct"
@@ -51,8 +52,8 @@ def test_the_plan_of_the_paper_in_words(user: Path) -> None:
 
 def test_the_shape_of_mpt_7b_gives_its_published_size(user: Path) -> None:
     model = compose([PAPER], user).model
-    assert estimate.parameters(model) == 6.649e9
-    assert estimate.parameters(replace(model, parameters=None)) == pytest.approx(6.649e9, rel=1e-4)
+    assert shape_of(model).parameters == 6.649e9
+    assert shape_of(replace(model, parameters=None)).parameters == pytest.approx(6.649e9, rel=1e-4)
 
 
 def test_sharded_memory_is_sixteen_bytes_a_parameter_over_the_devices(user: Path) -> None:
@@ -65,7 +66,7 @@ def test_memory_of_one_device(precision: str, bytes_each: int, user: Path) -> No
     study = compose([f"finetune.precision={precision}", "finetune.freeze_embeddings=false"], user)
     held = estimate.memory(study)
     states = held.weights + held.gradients + held.optimizer
-    assert states * 2**30 == pytest.approx(bytes_each * estimate.parameters(study.model))
+    assert states * 2**30 == pytest.approx(bytes_each * shape_of(study.model).parameters)
 
 
 def test_frozen_embeddings_need_no_gradients(user: Path) -> None:
@@ -90,7 +91,7 @@ def test_the_seconds_of_each_stage_follow_from_weights_and_tokens(user: Path) ->
     found, weights = estimate.seconds(study), 12 * 4 * 128**2
     assert found["finetune"] == pytest.approx(3600 * (estimate.hours(study) or 0))
     assert found["raw"] == pytest.approx(2 * weights * study.gauntlet.tokens["raw"] / 0.5e12)
-    assert found["answers"] == pytest.approx(2 * estimate.parameters(study.model) * 300 * 120 / (0.5e12 * estimate.DECODING))
+    assert found["answers"] == pytest.approx(2 * shape_of(study.model).parameters * 300 * 120 / (0.5e12 * estimate.DECODING))
     assert "finetune" not in estimate.seconds(compose(["mixture=none"], user))
 
 
