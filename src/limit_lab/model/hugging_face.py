@@ -148,10 +148,10 @@ def _fits(folder: Path, config: Any) -> None:
     """Compare what the configuration describes with what the files hold, before memory is taken for either."""
     from transformers import AutoModelForCausalLM
 
+    factory: Any = AutoModelForCausalLM
     try:
         with torch.device("meta"):
-            causal: Any = AutoModelForCausalLM
-            network = causal.from_config(config)
+            network = factory.from_config(config)
     except Exception as error:  # transformers raises whatever an architecture meets
         raise ModelError(f"{folder} cannot be loaded by transformers ({_first_line(error)}).") from error
     described = sum(value.numel() for value in network.parameters())
