@@ -99,6 +99,10 @@ def test_long_means_are_cut_at_the_sequence_length(user: Path) -> None:
     expected = estimate.tokens(compose(["+experiment=real_rows", "mixture=lima_small"], user))
     assert expected is not None
     assert expected.total == pytest.approx(200 * 512)
+    mixed = estimate.tokens(compose(["+experiment=real_rows"], user))
+    assert mixed is not None
+    assert mixed.loss["lima"] == pytest.approx(200 * (512 - 53.6))  # so that the shares of the loss add up to one
+    assert mixed.response == sum(mixed.loss.values())
 
 
 def test_what_is_unknown_is_said(user: Path) -> None:

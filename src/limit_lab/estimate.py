@@ -5,7 +5,7 @@ Exact but for what rests on published or assumed means (token counts, hours); th
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -37,6 +37,7 @@ class Tokens:
     prompt: float
     response: float
     square_sum: float  # sum over documents of the squared mean length, for the attention term
+    loss: Mapping[str, float]  # response tokens of every source
 
     @property
     def total(self) -> float:
@@ -73,7 +74,8 @@ def tokens(study: Study) -> Tokens | None:
 
     A mean beyond ``finetune.max_seq_tokens`` is cut there; single long documents below the mean's reach are not.
     """
-    prompt = response = squares = 0.0
+    prompt = squares = 0.0
+    loss: dict[str, float] = {}
     for name, count in study.mixture.samples.items():
         source = study.data.sources[name]
         if source.prompt_tokens is None or source.response_tokens is None:
@@ -81,9 +83,9 @@ def tokens(study: Study) -> Tokens | None:
         asked = min(source.prompt_tokens, study.finetune.max_seq_tokens)
         answered = min(source.response_tokens, study.finetune.max_seq_tokens - asked)
         prompt += count * asked
-        response += count * answered
+        loss[name] = count * answered
         squares += count * (asked + answered) ** 2
-    return Tokens(prompt=prompt, response=response, square_sum=squares)
+    return Tokens(prompt=prompt, response=sum(loss.values()), square_sum=squares, loss=loss)
 
 
 def schedule(study: Study) -> Schedule | None:

@@ -117,8 +117,7 @@ def _token_lines(study: Study, count: int) -> list[tuple[str, str]]:
     if expected is None:
         return [("tokens", "unknown until the rows are read (data.sources.*.prompt_tokens, response_tokens)")]
     width = study.finetune.max_seq_tokens
-    sources = study.data.sources
-    shares = {name: n * (sources[name].response_tokens or 0.0) / expected.response for name, n in study.mixture.samples.items()}
+    shares = {name: own / expected.response for name, own in expected.loss.items()}
     return [
         (
             "tokens",
