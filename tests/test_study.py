@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import signal
 import subprocess
 from pathlib import Path
@@ -74,6 +75,38 @@ def test_a_second_call_computes_nothing(uncut: Path) -> None:
     assert [line.split()[0] for line in again.stdout.splitlines()] == ["cell"] * 3 + [str(uncut / "studies/tiny/index.html")]
     assert {path: path.stat().st_mtime_ns for path in written} == written
     assert numbers(uncut) == before
+
+
+def test_a_report_names_the_cells_that_are_lost(uncut: Path, tmp_path: Path) -> None:
+    runs = tmp_path / "runs"
+    shutil.copytree(uncut, runs)
+    only("cells/both_tiny-*", runs).joinpath("summary.json").write_text("{cut", encoding="utf-8")  # corrupt
+    shutil.rmtree(only("cells/lima_tiny-*", runs))  # the baseline
+    done = call([*tiny(tmp_path), "do=report"])
+    assert done.returncode == 0, done.stderr
+    found = read_json(runs / "studies/tiny/report.json")
+    assert list(found["cells"]) == ["none"]
+    assert [(one["name"].split("-")[0], one["state"]) for one in found["missing"]] == [
+        ("lima_tiny", "waiting"),
+        ("both_tiny", "stopped"),
+    ]
+    assert found["pairs"] == {}
+    assert "lima_tiny-" in (runs / "studies/tiny/index.html").read_text(encoding="utf-8")
+
+    again = call(tiny(tmp_path))  # makes the baseline again and writes the damaged summary from its stages
+    assert again.returncode == 0, again.stderr
+    assert numbers(runs / "pairs") == numbers(uncut / "pairs")
+    assert read_json(runs / "studies/tiny/report.json")["missing"] == []
+
+
+def test_studies_share_a_page(uncut: Path, tmp_path: Path) -> None:
+    asked = [*tiny(uncut.parent), "do=report", f"report.out={tmp_path}"]
+    done = call([*asked, "report.studies=[tiny,tiny]"])
+    assert done.returncode == 0, done.stderr
+    found = read_json(tmp_path / "report.json")
+    assert set(found["cells"]) == {"none", "lima_tiny", "both_tiny"}
+    assert found["predicates"] == []
+    assert "no such study has run" in sentence(call([*asked, "report.studies=[tinny]"]), 1)
 
 
 def test_a_training_interrupted_and_out_of_space_ends_with_the_same_bytes(uncut: Path, tmp_path: Path) -> None:

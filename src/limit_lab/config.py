@@ -401,6 +401,7 @@ class Report:
     """The arguments of do=report."""
 
     out: str | None = None  # folder of the page; null: beside the study's records
+    studies: list[str] = field(default_factory=list)  # names of studies under runs/studies, on one page; none: this study
 
 
 @dataclass(kw_only=True)

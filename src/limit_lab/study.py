@@ -11,7 +11,7 @@ from limit_lab import cell, frozen, kept, provenance, store, sweep
 from limit_lab.cell import command
 from limit_lab.config import Study
 from limit_lab.couples import couples
-from limit_lab.errors import DataError, LimitLabError, ModelError
+from limit_lab.errors import DataError, LimitLabError, ModelError, did_you_mean
 from limit_lab.estimate import distinct
 from limit_lab.status import standing
 from limit_lab.store import Missing
@@ -75,6 +75,8 @@ def _folder(cells: list[Study]) -> Path:
 def report(cells: list[Study]) -> Path:
     """Write the page from the cells and pairs that are finished, running nothing. Raises: DataError when there is none."""
     name, runs = cells[-1].study.name, cells[-1].runs
+    if cells[-1].report.studies:
+        return _together(cells[-1])
     if not any(map(_finished, cells)):
         raise DataError(f"no cell of the study {name} is finished under {runs}: run the same command with do=study first.")
     pairs = [_pair_folder(*couple) for couple in _pairs(cells)]
@@ -82,6 +84,33 @@ def report(cells: list[Study]) -> Path:
     before = _folder(cells) / "study.json"
     line = store.read_json(before)["command"] if before.is_file() else None
     return _report(cells, _record(cells, made, line))
+
+
+def _together(study: Study) -> Path:
+    """One page for several studies that have run; their claims stay with each of them."""
+    from limit_lab.report import write
+
+    root, names = Path(study.runs) / "studies", study.report.studies
+    known = sorted(path.parent.name for path in root.glob("*/study.json"))
+    for name in names:
+        if name not in known:
+            raise DataError(
+                f"report.studies names {name!r}, and no such study has run under {study.runs}{did_you_mean(name, known)}"
+            )
+    records = [store.read_json(root / name / "study.json") for name in names]
+    page = write(
+        Path(study.runs),
+        list(dict.fromkeys(cell for record in records for cell in record["cells"])),
+        list(dict.fromkeys(pair for record in records for pair in record["pairs"])),
+        name=" and ".join(names),
+        predicates=[],
+        command=command(),
+        out=Path(study.report.out) if study.report.out else root / "-".join(names),
+        baseline=study.study.baseline_name,
+        missing=[Missing(**one) for record in records for one in record["missing"]],
+    )
+    print(page)
+    return page
 
 
 def _report(cells: list[Study], record: Mapping[str, Any]) -> Path:
