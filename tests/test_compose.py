@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from pathlib import Path
 
@@ -11,10 +12,12 @@ from limit_lab import compose as room
 from limit_lab.compose import compose, compose_node, config_dir
 from limit_lab.config import Study
 from limit_lab.errors import ConfigError
+from limit_lab.grid import cells
 from limit_lab.overrides import ADDED, expand, groups
 from tests.folders import user_configs
 
 FILES = sorted(config_dir().rglob("*.yaml"))
+README = Path(__file__).resolve().parent.parent / "README.md"
 
 
 def label(path: object) -> str:
@@ -30,6 +33,22 @@ def refused(overrides: list[str], user: Path) -> str:
     with pytest.raises(ConfigError) as caught:
         compose(overrides, user)
     return str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        line.strip()
+        for page in [README, *README.parent.glob("experiments/*/README.md")]
+        for line in page.read_text(encoding="utf-8").replace("\\\n", " ").splitlines()
+        if line.startswith("    ") and "python -m limit_lab " in line and "--config-dir" not in line
+    ],
+)
+def test_a_documented_command_composes(line: str) -> None:
+    """What stands behind two blanks is a remark."""
+    command = re.split(r"\s{2,}", line)[0].partition("-m limit_lab ")[2]
+    overrides = shlex.split(command)
+    assert cells(compose(overrides), overrides)
 
 
 @pytest.mark.parametrize("path", FILES, ids=label)
