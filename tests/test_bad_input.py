@@ -62,7 +62,7 @@ def refused(arguments: list[str], code: int, capsys: pytest.CaptureFixture[str])
 def test_a_wrong_value_is_one_sentence_before_anything_starts(
     given: str, code: int, said: str, tiny: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert said in refused([*tiny, given], code, capsys)
+    assert said in refused([*tiny, "finetune.duration=1ep", given], code, capsys)
     assert not (tmp_path / "runs").exists()
 
 

@@ -6,7 +6,7 @@ import contextlib
 import shlex
 import sys
 from collections.abc import Callable, Mapping
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -310,9 +310,23 @@ def _answers(study: Study, folder: Path, mark: Mapping[str, str], begin: Begin) 
 
 
 def _answers_inputs(study: Study, mark: Mapping[str, str]) -> dict[str, Any]:
-    from limit_lab.model.bases import prompts_mark
+    from limit_lab.model.bases import open_prompts
 
-    return {**mark, "decoding": asked(study)["decoding"], "prompts": prompts_mark(study)}
+    world = study.microworld
+    if study.answers.prompts is None:
+        prompts = _world_prompts(world.seed, world.part, study.answers.limit)
+    else:
+        prompts = fingerprint(open_prompts(study))
+    return {**mark, "decoding": asked(study)["decoding"], "prompts": prompts}
+
+
+@cache
+def _world_prompts(seed: int, part: str, limit: int | None) -> str:
+    """The fingerprint of what `open_prompts` gives for an embedded world."""
+    from limit_lab.microworld import samples
+    from limit_lab.microworld.world import World
+
+    return fingerprint(samples.open_prompts(World(seed), part)[:limit])
 
 
 def command() -> str:

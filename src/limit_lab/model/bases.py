@@ -131,7 +131,10 @@ def gauntlet_data(study: Study) -> Path:
 def open_prompts(study: Study) -> list[dict[str, Any]]:
     """The open prompts, each with prompt, cluster and unseen (and topics in the embedded world), first ``answers.limit``."""
     if study.answers.prompts is None:
-        rows = _world_prompts(study.microworld.seed, study.microworld.part)
+        from limit_lab.microworld import samples
+        from limit_lab.microworld.world import World
+
+        rows = samples.open_prompts(World(study.microworld.seed), study.microworld.part)
     else:
         rows = [
             {"prompt": _instruction(row, f"{study.answers.prompts} line {index + 1}"), "cluster": str(index), "unseen": True}
@@ -140,26 +143,6 @@ def open_prompts(study: Study) -> list[dict[str, Any]]:
     if not rows:
         raise DataError(f"answers.prompts={study.answers.prompts} holds no prompt: fill it, or pass another jsonl.")
     return rows[: study.answers.limit]
-
-
-def prompts_mark(study: Study) -> str:
-    """The fingerprint of the open prompts; those of an embedded world are the same all along."""
-    if study.answers.prompts is None:
-        return _world_mark(study.microworld.seed, study.microworld.part, study.answers.limit)
-    return fingerprint(open_prompts(study))
-
-
-@cache
-def _world_prompts(seed: int, part: str) -> list[dict[str, Any]]:
-    from limit_lab.microworld import samples
-    from limit_lab.microworld.world import World
-
-    return samples.open_prompts(World(seed), part)
-
-
-@cache
-def _world_mark(seed: int, part: str, limit: int | None) -> str:
-    return fingerprint(_world_prompts(seed, part)[:limit])
 
 
 def _instruction(row: dict[str, Any], place: str) -> str:
