@@ -50,18 +50,19 @@ def make(jobs: Sequence[Job], workers: int, progress: StudyProgress, finished: C
     """Do every job, ``workers`` at a time; one at a time is done by this process, in the order given.
 
     ``finished`` is called here with each job that was done. A failing job, or one whose process is killed, stops no other.
-    Returns a sentence for each that failed, by name.
+    Returns a sentence for each that failed, by name, in the order given.
     """
     if workers == 1:
         return _in_a_row(_Waiting(jobs), progress, finished)
     crew = [_Worker() for _ in range(workers)]
     try:
-        return _together(_Waiting(longest_first(jobs)), crew, progress, finished)
+        failed = _together(_Waiting(longest_first(jobs)), crew, progress, finished)
     finally:
         for worker in crew:
             worker.process.kill()
             worker.process.join()
             worker.reports.close()
+    return {job.name: failed[job.name] for job in jobs if job.name in failed}
 
 
 def longest_first(jobs: Sequence[Job]) -> list[Job]:
