@@ -194,7 +194,7 @@ def test_a_network_of_transformers_goes_through_a_whole_study(shared: Path, tmp_
             *("+experiment=real_rows", "model=hf", f"model.path={base}", f"data.dir={shared / 'data'}"),
             f"runs={tmp_path / 'runs'}",
             *("mixture=lima_and_v1_few", "study.mixtures=[none]", "study.baseline=lima_few", "gauntlet=real_few"),
-            *("finetune.duration=3step", "finetune.batch=4doc", "finetune.warmup=1step", "finetune.max_seq_tokens=512"),
+            *("finetune.duration=3step", "finetune.batch=8doc", "finetune.warmup=1step", "finetune.max_seq_tokens=512"),
             *("study.name=hf_few", "answers.limit=3", "answers.max_new_tokens=4"),
         ]
     )

@@ -28,39 +28,49 @@ def run(cells: list[Study]) -> Path:
     try:
         sweep.make(cells, tracker)
     except LimitLabError:
-        if any(map(_finished, cells)):
-            _report(cells, _record(cells, _judged(cells, tracker)))
+        made = _made(cells)
+        if made:
+            _report(cells, _record(cells, made, _judged(made, tracker)))
         raise
-    record = _record(cells, _judged(cells, tracker))
+    record = _record(cells, cells, _judged(cells, tracker))
     return kept.page(cells, record, partial(_report, cells, record))
 
 
-def _finished(study: Study) -> bool:
+def _made(cells: list[Study]) -> list[Study]:
+    """The cells whose records are all there."""
+    return [study for study in cells if _lack(study) is None]
+
+
+def _lack(study: Study) -> Missing | None:
+    """What keeps a cell out of a report: it was never finished, or a file of it is damaged."""
+    damage = ""
     try:
-        return cell.finished(study)
-    except (DataError, ModelError):  # its base or its data are not here yet
-        return False
+        if cell.complete(study):
+            return None
+    except (DataError, ModelError) as error:  # a file of it is damaged, or it has no base and so no folder
+        damage = str(error)
+    own = standing(study)
+    if own.state == "done":
+        return Missing(name=own.name, state="damaged", note=damage)
+    return Missing(name=own.name, state=own.state, note=own.note)
 
 
-def _judged(cells: list[Study], tracker: Tracker) -> list[str]:
-    """Judge the pairs of all finished cells; returns their ids."""
-    found = [_pair(study, other) for study, other in _pairs(cells)]
+def _judged(made: list[Study], tracker: Tracker) -> list[str]:
+    """Judge the pairs of all made cells; returns their ids."""
+    found = [_pair(study, other) for study, other in _pairs(made)]
     for name in found:
         tracker.tell("pairs", name)
     return found
 
 
-def _record(cells: list[Study], pairs: list[str], line: str | None = None) -> dict[str, Any]:
+def _record(cells: list[Study], made: list[Study], pairs: list[str], line: str | None = None) -> dict[str, Any]:
     """Write down what the study has and what it lacks, for reports and trackers."""
-    missing = []
-    for study in distinct(cells):
-        if not _finished(study):
-            own = standing(study)
-            missing.append(Missing(name=own.name, state=own.state, note=own.note))
+    there = list(dict.fromkeys(cell.folder_of(study).name for study in made))
+    lacking = [] if len(made) == len(cells) else [_lack(study) for study in distinct(cells)]
     record = {
-        "cells": list(dict.fromkeys(cell.folder_of(study).name for study in cells if _finished(study))),
+        "cells": there,
         "pairs": pairs,
-        "missing": missing,
+        "missing": [one for one in lacking if one is not None],
         "command": line or command(),
         "base": frozen.base(cells),
     }
@@ -77,13 +87,14 @@ def report(cells: list[Study]) -> Path:
     name, runs = cells[-1].study.name, cells[-1].runs
     if cells[-1].report.studies:
         return _together(cells[-1])
-    if not any(map(_finished, cells)):
+    made = _made(cells)
+    if not made:
         raise DataError(f"no cell of the study {name} is finished under {runs}: run the same command with do=study first.")
-    pairs = [_pair_folder(*couple) for couple in _pairs(cells)]
-    made = [folder.name for folder in pairs if (folder / "summary.json").is_file()]
+    folders = [_pair_folder(*couple) for couple in _pairs(made)]
+    pairs = [folder.name for folder in folders if (folder / "summary.json").is_file()]
     before = _folder(cells) / "study.json"
     line = store.read_json(before)["command"] if before.is_file() else None
-    return _report(cells, _record(cells, made, line))
+    return _report(cells, _record(cells, made, pairs, line))
 
 
 def _together(study: Study) -> Path:
@@ -167,14 +178,9 @@ def export(cells: list[Study]) -> None:
         print(f"{study.mixture.name}: {cell.model_folder(study)}")
 
 
-def _pairs(cells: list[Study]) -> list[tuple[Study, Study]]:
-    """The couples to compare whose cells are finished, each couple of folders once."""
-    found: dict[Path, tuple[Study, Study]] = {}
-    done = {id(study): _finished(study) for study in cells}
-    for one, baseline in couples(cells):
-        if done[id(one)] and done[id(baseline)]:
-            found.setdefault(_pair_folder(one, baseline), (one, baseline))
-    return list(found.values())
+def _pairs(made: list[Study]) -> list[tuple[Study, Study]]:
+    """The couples to compare, each couple of folders once."""
+    return list({_pair_folder(*couple): couple for couple in couples(made)}.values())
 
 
 def _pair_folder(study: Study, baseline: Study) -> Path:
