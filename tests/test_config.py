@@ -12,23 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from limit_lab.compose import compose
-from limit_lab.config import (
-    Answers,
-    Data,
-    Finetune,
-    Gauntlet,
-    Hardware,
-    Judge,
-    Microworld,
-    Mixture,
-    Predicate,
-    Source,
-    Task,
-    fingerprint,
-    plain,
-)
+from limit_lab.config import Answers, Data, Finetune, Gauntlet, Hardware, Judge, Microworld, Mixture, Predicate, Source, Task
 from limit_lab.durations import Duration, documents
 from limit_lab.errors import ConfigError
+from limit_lab.fingerprints import fingerprint, plain
 
 
 @pytest.mark.parametrize(

@@ -17,11 +17,12 @@ import pytest
 from limit_lab import __main__ as door
 from limit_lab import cell, stats, store
 from limit_lab.compose import compose
-from limit_lab.config import Diff, Study, fingerprint, plain
+from limit_lab.config import Diff, Study
 from limit_lab.diff import show
 from limit_lab.diff.chosen import both
 from limit_lab.diff.values import Change, changes, difference, outside, texts
 from limit_lab.errors import ConfigError, DataError, EvalError
+from limit_lab.fingerprints import fingerprint, plain
 from tests.report import report_world as world
 
 LOSSES = [2.9, 1.4, 0.8]

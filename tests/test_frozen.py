@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from limit_lab.compose import compose
-from limit_lab.config import fingerprint
+from limit_lab.fingerprints import fingerprint
 from limit_lab.frozen import base, fixed, statement
 from limit_lab.grid import cells
 from limit_lab.microworld.checkpoint import SHIPPED

@@ -20,7 +20,7 @@ PACKAGE = Path(limit_lab.__file__).resolve().parent
 #: From the bottom to the top; a room imports from its own line or from a lower one.
 LAYERS = (
     ("errors",),
-    ("durations",),
+    ("durations", "fingerprints"),
     ("config",),
     ("stats", "provenance", "progress", "couples"),
     ("store",),
@@ -43,6 +43,7 @@ LAYERS = (
 RANK = {room: rank for rank, layer in enumerate(LAYERS) for room in layer}
 LIGHT = (
     "config",
+    "fingerprints",
     "plan",
     "grid",
     "store",

@@ -10,8 +10,9 @@ import pytest
 from limit_lab import __main__ as door
 from limit_lab import cell, store
 from limit_lab.compose import compose
-from limit_lab.config import Study, fingerprint
+from limit_lab.config import Study
 from limit_lab.errors import LimitLabError
+from limit_lab.fingerprints import fingerprint
 from limit_lab.progress import StudyProgress
 from limit_lab.status import standing
 

@@ -19,8 +19,9 @@ from wandb.proto import wandb_internal_pb2
 import limit_lab
 from limit_lab import cell, preflight, tracking
 from limit_lab.compose import compose
-from limit_lab.config import Study, Tracking, plain
+from limit_lab.config import Study, Tracking
 from limit_lab.errors import ConfigError, LimitLabError
+from limit_lab.fingerprints import plain
 from limit_lab.tracking import Tracker, connect
 from tests.commands import call, groups
 from tests.report.report_world import ACCURACY, dump, dump_rows, write_cell, write_pair

@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from limit_lab import provenance, store
-from limit_lab.config import DISPLAY, NUMERICS, Study, fingerprint, plain
+from limit_lab.config import DISPLAY, NUMERICS, Study
 from limit_lab.errors import BusyError, DataError, LimitLabError
+from limit_lab.fingerprints import fingerprint, plain
 from limit_lab.progress import Move, Stages, by_part
 from limit_lab.prompt import prompt_ids, template
 

@@ -6,11 +6,9 @@ not frozen because OmegaConf would make them read-only and composition would fai
 
 from __future__ import annotations
 
-import hashlib
-import json
 import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, is_dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from omegaconf import MISSING
@@ -448,20 +446,3 @@ class Study:
 def _one_of(name: str, value: str, allowed: tuple[str, ...]) -> None:
     if value not in allowed:
         raise ConfigError(f"{name}={value!r} is unknown{did_you_mean(value, allowed)}")
-
-
-def plain(value: Any) -> Any:
-    """Dataclasses, tuples and mappings as plain JSON values."""
-    if is_dataclass(value) and not isinstance(value, type):
-        return plain(asdict(value))
-    if isinstance(value, Mapping):
-        return {str(key): plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [plain(item) for item in value]
-    return value
-
-
-def fingerprint(value: Any) -> str:
-    """First 12 hex digits of the SHA-256 of the canonical JSON of ``value``; equal values give equal fingerprints."""
-    text = json.dumps(plain(value), sort_keys=True, separators=(",", ":"), ensure_ascii=False)
-    return hashlib.sha256(text.encode()).hexdigest()[:12]

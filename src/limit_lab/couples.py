@@ -5,7 +5,8 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 
-from limit_lab.config import Study, fingerprint, plain
+from limit_lab.config import Study
+from limit_lab.fingerprints import fingerprint, plain
 
 
 def couples(cells: Sequence[Study]) -> list[tuple[Study, Study]]:

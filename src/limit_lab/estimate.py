@@ -9,9 +9,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from limit_lab.config import Study, fingerprint, plain
+from limit_lab.config import Study
 from limit_lab.couples import couples
 from limit_lab.durations import Duration, documents
+from limit_lab.fingerprints import fingerprint, plain
 from limit_lab.shapes import shape_of
 
 GIB = 2**30

@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import Field, fields
 from typing import Any
 
-from limit_lab.config import DISPLAY, NUMERICS, Finetune, Predicate, Study, Task, fingerprint, plain
+from limit_lab.config import DISPLAY, NUMERICS, Finetune, Predicate, Study, Task
+from limit_lab.fingerprints import fingerprint, plain
 from limit_lab.microworld.checkpoint import recipe
 from limit_lab.model.bases import base_folder, content
 

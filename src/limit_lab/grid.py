@@ -13,8 +13,9 @@ from omegaconf import OmegaConf
 
 from limit_lab import mixtures
 from limit_lab.compose import compose, compose_node, directories, typed
-from limit_lab.config import Mixture, Study, fingerprint, spelled
+from limit_lab.config import Mixture, Study, spelled
 from limit_lab.errors import ConfigError
+from limit_lab.fingerprints import fingerprint
 from limit_lab.overrides import candidates, find, groups, parse, suggest
 
 

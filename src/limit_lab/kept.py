@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from limit_lab import frozen, provenance, store
-from limit_lab.config import Study, fingerprint, plain
+from limit_lab.config import Study
+from limit_lab.fingerprints import fingerprint, plain
 
 
 def page(cells: Sequence[Study], record: Mapping[str, Any], write: Callable[[], Path]) -> Path:

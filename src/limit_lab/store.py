@@ -23,8 +23,8 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from limit_lab import provenance
-from limit_lab.config import fingerprint, plain
 from limit_lab.errors import BusyError, DataError, LimitLabError
+from limit_lab.fingerprints import fingerprint, plain
 
 SCHEMA = 1
 

@@ -10,9 +10,10 @@ from functools import partial
 from pathlib import Path
 
 from limit_lab import cell, side_by_side
-from limit_lab.config import Study, fingerprint, plain
+from limit_lab.config import Study
 from limit_lab.errors import DataError, LimitLabError
 from limit_lab.estimate import distinct, pretraining, seconds
+from limit_lab.fingerprints import fingerprint, plain
 from limit_lab.microworld.checkpoint import base_key, has_base, missing
 from limit_lab.plan import duration
 from limit_lab.progress import UNKNOWN, StudyProgress

@@ -22,9 +22,10 @@ from typing import Any, Literal
 from urllib.parse import urlsplit
 
 from limit_lab import store
-from limit_lab.config import Study, fingerprint, plain
+from limit_lab.config import Study
 from limit_lab.config import Tracking as Configured
 from limit_lab.errors import ConfigError, LimitLabError
+from limit_lab.fingerprints import fingerprint, plain
 
 #: Seconds that one run may take to be told, all in all.
 LIMIT_S = 120

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from limit_lab import store
-from limit_lab.config import Gauntlet, Task, fingerprint
+from limit_lab.config import Gauntlet, Task
+from limit_lab.fingerprints import fingerprint
 from limit_lab.gauntlet.aggregate import composite, task_result
 from limit_lab.gauntlet.prompts import Prompt, raw_prompts, template_prompts
 from limit_lab.gauntlet.sequences import prefix_space

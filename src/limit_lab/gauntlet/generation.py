@@ -9,7 +9,8 @@ from typing import Any
 
 import torch
 
-from limit_lab.config import Gauntlet, Task, fingerprint
+from limit_lab.config import Gauntlet, Task
+from limit_lab.fingerprints import fingerprint
 from limit_lab.gauntlet.prompts import Prompt, answer_text
 from limit_lab.gauntlet.sequences import batches, prompt_tokens
 from limit_lab.gauntlet.tasks import Row

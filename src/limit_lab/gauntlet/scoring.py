@@ -14,8 +14,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from limit_lab.config import Gauntlet, Task, fingerprint
+from limit_lab.config import Gauntlet, Task
 from limit_lab.errors import EvalError
+from limit_lab.fingerprints import fingerprint
 from limit_lab.gauntlet.prompts import Prompt
 from limit_lab.gauntlet.sequences import Scorable, batches, scorables
 from limit_lab.gauntlet.tasks import Row

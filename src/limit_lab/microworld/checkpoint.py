@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from limit_lab.config import Microworld, Study, fingerprint
+from limit_lab.config import Microworld, Study
 from limit_lab.errors import ModelError
+from limit_lab.fingerprints import fingerprint
 from limit_lab.microworld.world import VERSION
 from limit_lab.store import read_json
 

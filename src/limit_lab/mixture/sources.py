@@ -7,8 +7,9 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from limit_lab.config import Data, Source, fingerprint
+from limit_lab.config import Data, Source
 from limit_lab.errors import DataError, did_you_mean
+from limit_lab.fingerprints import fingerprint
 from limit_lab.prompt import instruction_of
 from limit_lab.store import read_rows, sha256
 

@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from limit_lab import store
-from limit_lab.config import Study, fingerprint, plain
+from limit_lab.config import Study
 from limit_lab.errors import DataError, ModelError
+from limit_lab.fingerprints import fingerprint, plain
 from limit_lab.prompt import Tokenizer, instruction_of
 from limit_lab.shapes import config_of, weights
 

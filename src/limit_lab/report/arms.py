@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from limit_lab.config import fingerprint
+from limit_lab.fingerprints import fingerprint
 from limit_lab.report.records import Cell, Pair, Row, Suite, flat
 
 #: What tells arms of one label apart, most telling first.
