@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import statistics
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from limit_lab.config import Predicate
 from limit_lab.report import answer, page
 from limit_lab.report.arms import Arm, Replicate
 from limit_lab.report.predicates import Finding, findings
+from limit_lab.report.quantities import mean_of
 from limit_lab.report.scores import average, rate
 from limit_lab.store import Missing
 from tests.report import report_world as world
@@ -97,6 +99,27 @@ def test_another_recipe_is_another_arm_named_by_what_differs(tmp_path: Path) -> 
     assert [one.name for one in arms] == ["lima, duration=6ep", "lima, duration=625step"]
 
 
+def test_a_world_on_another_base_is_no_replicate_and_is_not_lost(tmp_path: Path) -> None:
+    identity = {"numerics": 1, "base": {"model.safetensors": "rebuilt"}}
+    first = world.write_cell(tmp_path, "lima", world.ACCURACY["lima"], identity=identity)
+    second = tmp_path / "cells" / "lima-other"
+    shutil.copytree(tmp_path / "cells" / first, second)
+
+    def change(place: Path, tokens: int, **changes: Any) -> None:
+        summary = json.loads((place / "summary.json").read_text(encoding="utf-8")) | changes
+        summary["config"]["microworld"]["pretrain_tokens"] = tokens
+        world.dump(place / "summary.json", summary)
+
+    other = {"id": second.name, "fingerprint": "abcdef012345", "identity": identity | {"base": {"model.safetensors": "0"}}}
+    change(tmp_path / "cells" / first, 4)
+    change(second, 4, **other)
+    arms, _ = world.read(tmp_path, [first, second.name], [])
+    assert [one.name for one in arms] == ["lima 012345", "lima abcdef"]
+    change(second, 5)
+    arms, _ = world.read(tmp_path, [first, second.name], [])
+    assert [one.name for one in arms] == ["lima, pretrain_tokens=4", "lima, pretrain_tokens=5"]
+
+
 def test_an_average_over_worlds_is_students(grid: tuple[Path, list[str], list[str]]) -> None:
     arms, _ = world.read(*grid)
     found = average(arm(arms, "instruct"), "raw").estimate()
@@ -127,7 +150,9 @@ def test_seeds_of_one_world_add_to_the_items(tmp_path: Path) -> None:
     assert (alone[1].basis, alone[1].replicates) == ("seeds", 2)
     points = found.points()
     reach = student_t.ppf(0.975, 1) * statistics.stdev(points) / 2**0.5
-    assert alone[1].value - alone[1].low > max(reach, 0)
+    items = mean_of(list(found.parts.values())).estimate()
+    low = alone[1].value - (reach**2 + (items.value - items.low) ** 2) ** 0.5
+    assert alone[1].low == pytest.approx(low)
     assert alone[1].high - alone[1].low > alone[0].high - alone[0].low
 
 
@@ -143,7 +168,11 @@ def test_claims_are_held_against_the_replicates(grid: tuple[Path, list[str], lis
         assert one.estimate is not None
         assert one.estimate.basis == "worlds"
         assert one.verdict == "yes"
-    _, comparisons = world.read(*grid)
+    arms, comparisons = world.read(*grid)
+    mixture, instruct, none = (average(arm(arms, name), "raw").worlds() for name in ("lima_plus_instruct", "instruct", "none"))
+    gains = [sum(own[seed] - none[seed] for seed in WORLDS) for own in (mixture, instruct)]
+    assert kept.estimate is not None
+    assert kept.estimate.value == pytest.approx(gains[0] / gains[1])
     against = next(one for one in comparisons if one.cell.name == "instruct")
     assert won.estimate is not None
     assert won.estimate.value == pytest.approx(1 - rate(against).estimate().value)

@@ -11,7 +11,7 @@ from limit_lab.fingerprints import fingerprint
 from limit_lab.report.records import Cell, Pair, Row, Suite, flat
 
 #: What tells arms of one label apart, most telling first.
-TELLING = ("finetune", "model", "prompt", "gauntlet.name", "answers", "microworld.part")
+TELLING = ("finetune", "model", "prompt", "gauntlet.name", "answers", "microworld.part", "microworld.pretrain")
 
 
 class Replicate(NamedTuple):
@@ -119,7 +119,10 @@ def arms(cells: Sequence[Cell]) -> list[Arm]:
     """Cells grouped into arms, in order of first appearance; other suites, recipes, data or numerics are other arms."""
     grouped: dict[str, dict[Replicate, Cell]] = {}
     for cell in cells:
-        grouped.setdefault(_kind(cell), {})[replicate(cell)] = cell
+        kind, key = _kind(cell), replicate(cell)
+        if key in grouped.get(kind, {}):  # the same world and seeds on another base, such as a rebuilt one: no replicate of it
+            kind = fingerprint([kind, cell.summary["identity"]])
+        grouped.setdefault(kind, {})[key] = cell
     found = [dict(sorted(own.items())) for own in grouped.values()]
     return [Arm(name=name, cells=own) for name, own in zip(_names(found), found, strict=True)]
 
@@ -153,7 +156,8 @@ def _kind(cell: Cell) -> str:
         identity.pop("sources", None)
         if config.get("model", {}).get("embedded"):
             identity["base"] = "embedded"
-    return fingerprint([cell.label, cell.summary["asked"], identity])
+    world = {name: value for name, value in config.get("microworld", {}).items() if name != "seed"}
+    return fingerprint([cell.label, cell.summary["asked"], identity, world])
 
 
 def _names(found: Sequence[Mapping[Replicate, Cell]]) -> list[str]:

@@ -129,7 +129,7 @@ def against_one_another(
         ("matrix-benchmarks", "Benchmarks, raw prompts: row minus column, in points", benchmarks, 0.0),
     ):
         own = [name for name in names if any(name in couple for couple in values)]
-        if len(own) > 2 and len(values) == len(own) * (len(own) - 1):
+        if len(own) > 2 and len(values) > 2 * (len(own) - 1):  # more than one of them against each of the others
             drawn.append((caption, figures.matrix(key, caption, own, values, even)))
             listed.append(contrasts.matrix_table(caption, own, values))
     differences = [table for prompting in asked if (table := contrasts.differences_table(cells, prompting))]
