@@ -71,6 +71,7 @@ def _record(cells: list[Study], made: list[Study], pairs: list[str], line: str |
         "cells": there,
         "pairs": pairs,
         "missing": [one for one in lacking if one is not None],
+        "baseline": cells[-1].study.baseline_name,
         "command": line or command(),
         "base": frozen.base(cells),
     }
@@ -109,6 +110,7 @@ def _together(study: Study) -> Path:
                 f"report.studies names {name!r}, and no such study has run under {study.runs}{did_you_mean(name, known)}"
             )
     records = [store.read_json(root / name / "study.json") for name in names]
+    baselines = {record.get("baseline") for record in records}
     page = write(
         Path(study.runs),
         list(dict.fromkeys(cell for record in records for cell in record["cells"])),
@@ -117,7 +119,7 @@ def _together(study: Study) -> Path:
         predicates=[],
         command=command(),
         out=Path(study.report.out) if study.report.out else root / "-".join(names),
-        baseline=study.study.baseline_name,
+        baseline=next(iter(baselines)) if len(baselines) == 1 else None,
         missing=[Missing(**one) for record in records for one in record["missing"]],
     )
     print(page)
