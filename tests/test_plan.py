@@ -105,6 +105,18 @@ def test_long_means_are_cut_at_the_sequence_length(user: Path) -> None:
     assert mixed.response == sum(mixed.loss.values())
 
 
+def test_every_model_of_a_grid_is_looked_at(tmp_path: Path, user: Path) -> None:
+    (user / "grid").mkdir()
+    axes = f"{{model.path: [{tmp_path}/absent, {tmp_path}/gone, null]}}"
+    text = f"# @package _global_\nstudy: {{mixtures: [lima], axes: {axes}}}\n"
+    (user / "grid" / "mine.yaml").write_text(text, encoding="utf-8")
+    found = problems_of(study_of(["+grid=mine", "model.embedded=false", f"runs={tmp_path}/runs"], user))
+    assert [name for name in ("absent", "gone") if any(f"{tmp_path}/{name} is no folder" in one for one in found)] == [
+        "absent",
+        "gone",
+    ]
+
+
 def test_what_is_unknown_is_said(user: Path) -> None:
     unknown = "data.sources.instruct.response_tokens=null"
     text = plan.describe(study_of(["+experiment=micro_limit", "finetune.duration=1Mtok", unknown], user))

@@ -14,25 +14,40 @@ from limit_lab import estimate, tracking
 from limit_lab.config import Study
 from limit_lab.durations import documents
 from limit_lab.errors import LimitLabError
+from limit_lab.fingerprints import fingerprint
 from limit_lab.microworld.checkpoint import missing
 from limit_lab.mixture import sources
 from limit_lab.model import bases
 from limit_lab.prompt import template
 from limit_lab.shapes import shape_of
 
+#: The nodes of the configuration that decide whether a cell can be made here at all.
+LOOKED_AT = ("data", "model", "prompt", "hardware", "gauntlet", "answers", "judge")
+
 
 def problems(cells: Sequence[Study]) -> list[str]:
-    """One entry per problem, each with its remedy; the cells share everything but their mixture."""
-    last = cells[-1]
-    found = [*_devices(last), *_sizes(cells), *_model(cells), *_data(cells), *_prompt(last), *_gauntlet(last)]
-    found += [*_answers(last), *_judge(last), *_tracking(last), *_runs(cells), *_unread(cells), *_asked_alike(last)]
+    """One entry per problem, each with its remedy."""
+    alike: dict[str, list[Study]] = {}
+    for cell in cells:
+        alike.setdefault(fingerprint([getattr(cell, node) for node in LOOKED_AT]), []).append(cell)
+    found = [problem for own in alike.values() for problem in _alike(own)]
+    found += [*_sizes(cells), *_tracking(cells[-1]), *_runs(cells), *_unread(cells), *_asked_alike(cells[-1])]
     return list(dict.fromkeys(found))
 
 
+def _alike(cells: Sequence[Study]) -> list[str]:
+    """What is wrong with cells that share model, data, devices and what they are asked."""
+    last = cells[-1]
+    found = [*_devices(last), *_model(cells), *_data(cells), *_prompt(last), *_gauntlet(last)]
+    return [*found, *_answers(last), *_judge(last)]
+
+
 def _sizes(cells: Sequence[Study]) -> Iterator[str]:
-    """Memory and disk, if the model's size is known; `_model` says what is wrong where it is not."""
-    if not list(_refusal(partial(shape_of, cells[-1].model))):
-        yield from _memory(cells[-1])
+    """Memory and disk, if the models' sizes are known; `_model` says what is wrong where they are not."""
+    made = estimate.distinct(cells)
+    if not any(list(_refusal(partial(shape_of, cell.model))) for cell in made):
+        for cell in made:
+            yield from _memory(cell)
         yield from _disk(cells)
 
 
