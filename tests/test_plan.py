@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from limit_lab import estimate, plan, preflight
-from limit_lab.compose import compose
+from limit_lab.compose import compose, config_dir
 from limit_lab.config import Study, Task
 from limit_lab.errors import PreflightError
 from limit_lab.grid import cells
@@ -218,16 +218,15 @@ def test_every_arm_of_a_grid_that_is_cut_short_is_named_once(tmp_path: Path) -> 
     ]
 
 
-@pytest.mark.parametrize("name", ["micro_limit", "lima_plus_instruct", "real_rows", "paper_7b_lima_plus_instruct"])
-def test_no_shipped_experiment_is_cut_short(name: str) -> None:
-    given = [f"+experiment={name}"]
-    assert not [problem for problem in preflight.problems(cells(compose(given), given)) if " reads " in problem]
+SHIPPED = [
+    f"+{path.parent.name}={path.stem}" for kind in ("experiment", "grid") for path in (config_dir() / kind).glob("*.yaml")
+]
 
 
-@pytest.mark.parametrize("name", ["micro_paper", "micro_sizes", "micro_updates", "sample_sizes"])
-def test_no_shipped_grid_is_cut_short(name: str) -> None:
-    given = [f"+grid={name}"]
-    assert not [problem for problem in preflight.problems(cells(compose(given), given)) if " reads " in problem]
+@pytest.mark.parametrize("name", sorted(SHIPPED))
+def test_no_shipped_study_is_cut_short(name: str) -> None:
+    found = preflight.problems(cells(compose([name]), [name]))
+    assert not [problem for problem in found if " reads " in problem]
 
 
 def test_an_axis_that_only_asks_otherwise_is_refused(tmp_path: Path, user: Path) -> None:
