@@ -21,6 +21,17 @@ def test_every_document_is_packed_once_and_no_row_overflows(lengths: list[int], 
     assert all(sum(lengths[index] for index in row) <= capacity for row in rows)
 
 
+@given(st.lists(st.integers(1, 40), max_size=60), st.integers(40, 90))
+def test_every_document_goes_into_the_first_row_with_room(lengths: list[int], capacity: int) -> None:
+    rows: list[list[int]] = []
+    for index, length in enumerate(lengths):
+        room = [capacity - sum(lengths[other] for other in row) >= length for row in rows]
+        if not any(room):
+            rows.append([])
+        rows[(room + [True]).index(True)].append(index)
+    assert first_fit(lengths, capacity) == rows
+
+
 @given(st.lists(st.integers(1, 40), min_size=1, max_size=60))
 def test_no_two_rows_would_fit_into_one(lengths: list[int]) -> None:
     totals = [sum(lengths[index] for index in row) for row in first_fit(lengths, 40)]
