@@ -122,6 +122,19 @@ class Prompt:
 
 
 @dataclass(kw_only=True)
+class Loss:
+    """How much each target counts in an optimizer step (limit_lab.finetune.loss)."""
+
+    weight: str = "token"  # token | document | paper_microbatch
+    microbatch: int = 4  # documents whose targets share a mean under paper_microbatch
+
+    def __post_init__(self) -> None:
+        _one_of("finetune.loss.weight", self.weight, ("token", "document", "paper_microbatch"))
+        if self.microbatch < 1:
+            raise ConfigError(f"finetune.loss.microbatch={self.microbatch} holds no document: use 1 or more.")
+
+
+@dataclass(kw_only=True)
 class Finetune:
     """The recipe. ``duration`` is the length of the schedule, ``stop`` where training ends and evaluation begins."""
 
@@ -129,6 +142,8 @@ class Finetune:
     duration: str = "3ep"
     stop: str | None = None
     batch: str = "48doc"
+    rows: str = field(default="packed", metadata={"later": True})  # packed | padded: one document a row, of max_seq_tokens
+    last_batch: str = field(default="train", metadata={"later": True})  # train | drop: the partial one of an epoch
     max_seq_tokens: int = 2048
     on_too_long: str = "error"  # error | drop | truncate
     optimizer: str = "adamw"
@@ -140,6 +155,7 @@ class Finetune:
     warmup: str = "50step"  # steps, or a share of the schedule such as 0.05
     clip_norm: float = 1.0
     freeze_embeddings: bool = False
+    loss: Loss = field(default_factory=Loss, metadata={"later": True})
     precision: str = "bf16"  # bf16 (autocast over fp32 weights) | fp32
     checkpoint_every_steps: int = 100
     log_every_steps: int = 10
@@ -155,6 +171,8 @@ class Finetune:
         _one_of("finetune.optimizer", self.optimizer, ("adamw",))
         _one_of("finetune.schedule", self.schedule, ("linear", "cosine"))
         _one_of("finetune.precision", self.precision, ("bf16", "fp32"))
+        _one_of("finetune.rows", self.rows, ("packed", "padded"))
+        _one_of("finetune.last_batch", self.last_batch, ("train", "drop"))
         if not re.fullmatch(r"\d+step|0?\.\d+|0", self.warmup):
             raise ConfigError(f"finetune.warmup={self.warmup!r} is neither steps (50step) nor a share (0.05).")
         for name, value in (("learning_rate", self.learning_rate), ("clip_norm", self.clip_norm)):
@@ -188,6 +206,9 @@ class Hardware:
     gpu_gib: float = 0.0
     strategy: str = "single"  # single | zero3
     micro_batch: str = "8doc"  # documents per forward pass and device
+    attention: str = "auto"  # auto | mask | documents | varlen | flex: how an MPT keeps packed documents apart
+    recompute: bool = False  # blocks are run again in the backward pass instead of keeping their activations
+    logits_at_once: int = 4096  # targets projected onto the vocabulary at a time
     threads: int | None = None  # of this process; null: as many as OMP_NUM_THREADS or the machine says
     cells: int | None = 1  # made at the same time, each by its own process; null: as many as cores and threads allow
     tflops: float = 0.0  # bf16 peak per device, for the plan
@@ -200,6 +221,9 @@ class Hardware:
                 raise ConfigError(f"hardware.{name}={number} leaves nothing to run on: use 1 or more.")
         _one_of("hardware.accelerator", self.accelerator, ("cpu", "gpu"))
         _one_of("hardware.strategy", self.strategy, ("single", "zero3"))
+        _one_of("hardware.attention", self.attention, ("auto", "mask", "documents", "varlen", "flex"))
+        if self.logits_at_once < 1:
+            raise ConfigError(f"hardware.logits_at_once={self.logits_at_once} projects nothing: use 1 or more.")
         if self.threads is not None and self.threads < 1:
             raise ConfigError(f"hardware.threads={self.threads} leaves nothing to compute with: use 1 or more, or null.")
         if self.strategy == "single" and self.devices * self.nodes > 1:

@@ -38,6 +38,22 @@ class Duration:
         return max(1, round(self.amount / (tokens_per_document * batch)))
 
 
+@dataclass(frozen=True, kw_only=True)
+class Batch:
+    """What an optimizer step takes: ``48doc`` documents, or packed rows of about ``9ktok`` tokens."""
+
+    amount: int
+    unit: str
+
+    @classmethod
+    def parse(cls, text: str, *, name: str) -> Batch:
+        """Raises: ConfigError when ``text`` is no positive number of documents or tokens."""
+        match = re.fullmatch(r"([1-9]\d*)(doc|tok|ktok)", text)
+        if not match:
+            raise ConfigError(f"{name}={text!r} is no batch: write documents such as 48doc, or tokens such as 9ktok.")
+        return cls(amount=int(match[1]) * (1000 if match[2] == "ktok" else 1), unit=match[2].removeprefix("k"))
+
+
 def documents(text: str, *, name: str) -> int:
     """Number of documents in a batch written ``48doc``. Raises: ConfigError for anything else."""
     match = re.fullmatch(r"([1-9]\d*)doc", text)

@@ -50,6 +50,11 @@ class Document:
     def target_tokens(self) -> int:
         return len(self.ids) - self.prompt_tokens
 
+    @property
+    def targets(self) -> int:
+        """Target tokens that some token precedes."""
+        return min(self.target_tokens, len(self.ids) - 1)
+
 
 def render(instruction: str, format_name: str) -> str:
     """The text a model reads before its response. Raises: ConfigError for an unknown format."""

@@ -12,8 +12,7 @@ import torch
 from limit_lab.config import Finetune, Hardware
 from limit_lab.errors import DataError
 from limit_lab.finetune import train as trainer
-from limit_lab.finetune.batches import IGNORE, Batches, pack
-from limit_lab.finetune.module import learning_rate_factor, target_loss
+from limit_lab.finetune.module import learning_rate_factor
 from limit_lab.finetune.train import read_metrics, train
 from limit_lab.model.mpt import MPT, MPTConfig
 from limit_lab.prompt import Document
@@ -48,19 +47,6 @@ def losses(folder: Path) -> list[float]:
     return [row["loss"] for row in read_metrics(folder / "metrics.jsonl")]
 
 
-def test_packed_documents_cannot_see_one_another() -> None:
-    made, documents = model().eval(), some_documents()
-    packed = target_loss(made, pack(documents, 32, 1))
-    apart = sum(target_loss(made, pack([one], 32, 1)) for one in documents)
-    assert pack(documents, 32, 1).ids.shape[0] < len(documents)
-    torch.testing.assert_close(packed, apart, atol=5e-5, rtol=1e-5)
-
-
-def test_labels_are_the_response_and_its_end_only() -> None:
-    batch = pack([Document(ids=[5, 6, 7, 8, 9], prompt_tokens=3, source="x", row=0)], 8, 2)
-    assert batch.labels.tolist() == [[IGNORE, IGNORE, 8, 9, IGNORE]]
-
-
 @pytest.mark.parametrize("micro", ["8doc", "3doc", "1doc"])
 def test_losses_do_not_depend_on_the_micro_batch(tmp_path: Path, micro: str) -> None:
     train(model(), some_documents(), recipe(), CPU, tmp_path / "whole", seed=1, say=False)
@@ -88,14 +74,6 @@ def test_an_interrupted_run_continues_to_bit_equal_losses_and_weights(tmp_path: 
     assert len(losses(tmp_path / "cut")) == 6
     for name, value in whole.state_dict().items():
         assert torch.equal(value, again.state_dict()[name]), name
-
-
-def test_the_order_of_an_epoch_takes_every_document_once() -> None:
-    batches = Batches(some_documents(), steps=6, batch=8, micro_batch=8, capacity=32, seed=0)
-    first = [one.row for step in range(3) for one in batches.of_step(step)]
-    second = [one.row for step in range(3, 6) for one in batches.of_step(step)]
-    assert sorted(first) == sorted(second) == list(range(21))
-    assert first != second
 
 
 def test_frozen_embeddings_stay(tmp_path: Path) -> None:

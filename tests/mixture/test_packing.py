@@ -28,7 +28,7 @@ def test_every_document_goes_into_the_first_row_with_room(lengths: list[int], ca
         room = [capacity - sum(lengths[other] for other in row) >= length for row in rows]
         if not any(room):
             rows.append([])
-        rows[(room + [True]).index(True)].append(index)
+        rows[[*room, True].index(True)].append(index)
     assert first_fit(lengths, capacity) == rows
 
 

@@ -16,7 +16,7 @@ from transformers import BertConfig, BertLMHeadModel, BloomConfig, BloomForCausa
 from limit_lab.compose import compose
 from limit_lab.errors import ModelError
 from limit_lab.finetune.batches import pack
-from limit_lab.finetune.module import Finetuning, target_loss
+from limit_lab.finetune.module import Finetuning, batch_loss
 from limit_lab.finetune.train import train
 from limit_lab.model.answering import Decoding, answer
 from limit_lab.model.export import export
@@ -65,10 +65,10 @@ def test_packed_documents_see_only_themselves(network: Any) -> None:
 def test_loss_and_gradients_of_packs_are_those_of_single_documents(network: Any) -> None:
     several = documents(9, 4, 6, 12, 3)
     model = HuggingFaceLM(network)
-    batch = pack(several, 16, 1)
+    batch = pack(several, [1.0] * len(several), 16, 1)
     assert 1 < len(batch.ids) < len(several)
     assert bool((batch.document == -1).any())
-    loss = target_loss(model, batch)
+    loss = batch_loss(model, batch, at_once=4096)
     loss.backward()
     found = {name: value.grad.clone() for name, value in network.named_parameters()}
     network.zero_grad()
@@ -161,7 +161,7 @@ def test_half_precision_is_exported_and_verified(tmp_path: Path) -> None:
 def test_frozen_embeddings_and_projections_learn_nothing(tied: bool, matrices: int) -> None:
     model = HuggingFaceLM(llama(tied=tied))
     recipe = compose(["finetune.freeze_embeddings=true"]).finetune
-    Finetuning(model, recipe, schedule_steps=1, accumulation=1)
+    Finetuning(model, recipe, schedule_steps=1, accumulation=1, logits_at_once=64)
     frozen = [value.shape for value in model.parameters() if not value.requires_grad]
     assert frozen == [(61, 16)] * matrices
 

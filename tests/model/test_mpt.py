@@ -10,7 +10,8 @@ from torch import Tensor
 from transformers import MptConfig, MptForCausalLM
 
 from limit_lab.errors import ModelError
-from limit_lab.model.mpt import MPT, REQUIRED, REQUIRED_ATTENTION, MPTConfig, alibi_slopes
+from limit_lab.model.attention import BACKENDS, alibi_slopes
+from limit_lab.model.mpt import MPT, REQUIRED, REQUIRED_ATTENTION, MPTConfig
 from tests.model.oracle import SHAPE, SHAPES, oracle, random_ids, random_model
 
 Pair = tuple[MPT, MptForCausalLM]
@@ -86,15 +87,21 @@ LENGTHS = (9, 4, 11)
 OWNER = torch.tensor([[document for document, length in enumerate(LENGTHS) for _ in range(length)]])
 
 
-def test_packed_documents_give_the_logits_of_separate_ones(pair: Pair) -> None:
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_packed_documents_give_the_logits_of_separate_ones(pair: Pair, backend: str) -> None:
     ids = random_ids(1, WIDTH)
+    pair[0].run(attention=backend, recompute=False)
     apart = torch.cat([pair[1](part).logits for part in ids.split(LENGTHS, 1)], 1)
     close(pair[0](ids, document=OWNER), apart, 5e-5)
     assert (pair[0](ids) - apart).abs().max() > 0.1, "without their index the documents do see one another"
 
 
-def test_packed_documents_give_the_gradients_of_separate_ones(pair: Pair) -> None:
+@pytest.mark.parametrize(
+    ("backend", "recompute"), [("mask", False), ("documents", False), ("documents", True), ("varlen", True)]
+)
+def test_packed_documents_give_the_gradients_of_separate_ones(pair: Pair, backend: str, recompute: bool) -> None:
     model, ids = random_model(pair[0].config).requires_grad_(), random_ids(1, WIDTH)
+    model.run(attention=backend, recompute=recompute)
 
     def gradients(*losses: Tensor) -> list[Tensor]:
         return list(torch.autograd.grad(sum(losses, torch.zeros(())), list(model.parameters())))
@@ -108,6 +115,25 @@ def test_packed_documents_give_the_gradients_of_separate_ones(pair: Pair) -> Non
     apart = gradients(*(loss(model(part), target) for part, target in parts))
     assert all(gradient.abs().max() > 1e-3 for gradient in apart)
     torch.testing.assert_close(packed, apart, atol=5e-5, rtol=0)
+
+
+@pytest.mark.parametrize("backend", ["documents", "varlen", "flex"])
+def test_rows_with_padding_between_their_documents(backend: str) -> None:
+    model, ids = random_model(), random_ids(2, 8)
+    owner = torch.tensor([[2, 2, 2, 0, 0, -1, -1, -1], [1, 3, 3, 3, 3, 3, 3, -1]])
+    model.run(attention="mask", recompute=False)
+    expected = model(ids, document=owner)
+    model.run(attention=backend, recompute=False)
+    found = model.hidden(ids, document=owner)
+    close(model.logits(found)[owner >= 0], expected[owner >= 0], 5e-5)
+    assert not found[owner < 0].any()
+
+
+def test_an_unknown_back_end_is_refused() -> None:
+    model = random_model()
+    model.run(attention="flash9", recompute=False)
+    with pytest.raises(ModelError, match=r"hardware\.attention='flash9' is unknown: use auto, mask, documents, varlen, flex"):
+        model(random_ids(1, 4), document=torch.zeros(1, 4, dtype=torch.long))
 
 
 def test_a_bf16_model_reads_left_padded_rows() -> None:

@@ -1,13 +1,15 @@
 """Batches as a pure function of (documents, seed, step): nothing to store, so a resumed run sees exactly the same data.
 
-A step takes ``batch`` documents in the epoch's shuffled order (the partial last batch too). It is cut into micro-batches,
-each packed first-fit into rows; every micro-batch knows the number of targets of its whole step, the loss's divisor.
+A step takes ``48doc`` documents in the epoch's shuffled order, the partial last batch too unless it is dropped; or, with a
+batch in tokens, rows of an epoch that was packed as a whole and shuffled again. A step is cut into micro-batches, each packed
+first-fit into rows. What a target counts is decided over the whole step (`limit_lab.finetune.loss`).
 """
 
 from __future__ import annotations
 
 import random
 from collections.abc import Iterator, Sequence
+from itertools import pairwise
 from typing import NamedTuple
 
 import lightning.pytorch as pl
@@ -15,6 +17,10 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from limit_lab.config import Finetune, Loss
+from limit_lab.durations import Batch
+from limit_lab.errors import DataError
+from limit_lab.finetune.loss import document_weights
 from limit_lab.mixture.packing import first_fit
 from limit_lab.prompt import Document
 
@@ -23,22 +29,35 @@ IGNORE = -100
 
 
 class MicroBatch(NamedTuple):
-    """Packed rows: ids, labels and document index, int64 [rows, tokens]; ``targets`` counts those of the whole step."""
+    """Packed rows: ids, labels and document index (-1: padding), int64 [rows, tokens]; weights of the targets, float32.
+
+    ``targets`` counts those of the whole step, over which the weights sum to 1.
+    """
 
     ids: Tensor
     labels: Tensor
     document: Tensor
+    weights: Tensor
     targets: int
 
 
-def pack(documents: Sequence[Document], capacity: int, targets: int) -> MicroBatch:
-    """Pack documents into rows no longer than needed. ``labels[r, t]`` is the token to be predicted at position t."""
-    rows = first_fit([len(one.ids) for one in documents], capacity)
-    width = max((sum(len(documents[index].ids) for index in row) for row in rows), default=1)
+def pack(
+    documents: Sequence[Document], weights: Sequence[float], capacity: int, targets: int, *, padded: bool = False
+) -> MicroBatch:
+    """Pack documents into rows no longer than needed; ``padded``: each alone in a row of ``capacity``.
+
+    ``labels[r, t]`` is the token to be predicted at position t, and ``weights[r, t]`` what that counts.
+    """
+    if padded:
+        rows, width = [[index] for index in range(len(documents))], capacity
+    else:
+        rows = first_fit([len(one.ids) for one in documents], capacity)
+        width = max((sum(len(documents[index].ids) for index in row) for row in rows), default=1)
     shape = (max(len(rows), 1), width)
     ids = torch.zeros(shape, dtype=torch.long)
     labels = torch.full(shape, IGNORE, dtype=torch.long)
     owner = torch.full(shape, -1, dtype=torch.long)
+    weight = torch.zeros(shape)
     for place, row in enumerate(rows):
         start = 0
         for index in row:
@@ -46,26 +65,64 @@ def pack(documents: Sequence[Document], capacity: int, targets: int) -> MicroBat
             end = start + len(one.ids)
             ids[place, start:end] = torch.tensor(one.ids)
             owner[place, start:end] = index
-            first = max(start + one.prompt_tokens - 1, start)
+            first = end - 1 - one.targets
             labels[place, first : end - 1] = ids[place, first + 1 : end]
+            weight[place, first : end - 1] = weights[index]
             start = end
-    return MicroBatch(ids=ids, labels=labels, document=owner, targets=targets)
+    return MicroBatch(ids=ids, labels=labels, document=owner, weights=weight, targets=targets)
 
 
 class Batches(Dataset[MicroBatch]):
-    """All micro-batches of a run, addressed by ``step * accumulation + part``."""
+    """All micro-batches of a run, addressed by ``step * accumulation + part``.
+
+    Raises: DataError when dropping the partial last batch drops everything.
+    """
 
     def __init__(
-        self, documents: Sequence[Document], *, steps: int, batch: int, micro_batch: int, capacity: int, seed: int
+        self,
+        documents: Sequence[Document],
+        *,
+        steps: int,
+        batch: Batch,
+        micro_batch: int,
+        capacity: int,
+        seed: int,
+        loss: Loss | None = None,
+        padded: bool = False,
+        drop_last: bool = False,
     ) -> None:
         self.documents = documents
         self.steps = steps
-        self.batch = min(batch, len(documents))
-        self.accumulation = -(-self.batch // micro_batch)
+        self.batch = batch
         self.capacity = capacity
         self.seed = seed
-        self.steps_per_epoch = -(-len(documents) // self.batch)
-        self._shuffled: tuple[int, list[int]] = (-1, [])
+        self.loss = loss or Loss()
+        self.padded = padded
+        self.steps_per_epoch = steps_per_epoch(documents, batch, drop_last=drop_last)
+        self._epoch: tuple[int, list[list[int]]] = (-1, [])
+        self.accumulation = -(-self._most() // micro_batch)
+
+    @classmethod
+    def of(cls, documents: Sequence[Document], recipe: Finetune, *, steps: int, micro_batch: int, seed: int) -> Batches:
+        """The batches of a recipe."""
+        return cls(
+            documents,
+            steps=steps,
+            batch=Batch.parse(recipe.batch, name="finetune.batch"),
+            micro_batch=micro_batch,
+            capacity=recipe.max_seq_tokens,
+            seed=seed,
+            loss=recipe.loss,
+            padded=recipe.rows == "padded",
+            drop_last=recipe.last_batch == "drop",
+        )
+
+    def _most(self) -> int:
+        """Documents of the largest step."""
+        if self.batch.unit == "doc":
+            return min(self.batch.amount, len(self.documents))
+        epochs = range(-(-self.steps // self.steps_per_epoch))
+        return max(len(step) for epoch in epochs for step in self.of_epoch(epoch))
 
     def __len__(self) -> int:
         return self.steps * self.accumulation
@@ -73,22 +130,48 @@ class Batches(Dataset[MicroBatch]):
     def of_step(self, step: int) -> list[Document]:
         """The documents of one optimizer step."""
         epoch, position = divmod(step, self.steps_per_epoch)
-        chosen = self.order(epoch)[position * self.batch : (position + 1) * self.batch]
-        return [self.documents[index] for index in chosen]
+        return [self.documents[index] for index in self.of_epoch(epoch)[position]]
 
-    def order(self, epoch: int) -> list[int]:
-        """The epoch's shuffled document indices; the last one asked for is kept, since shuffling costs more than a step."""
-        if self._shuffled[0] != epoch:
+    def of_epoch(self, epoch: int) -> list[list[int]]:
+        """Document indices of every step of an epoch; the last epoch is kept, since shuffling costs more than a step."""
+        if self._epoch[0] != epoch:
+            generator = random.Random(f"order:{self.seed}:{epoch}")
             order = list(range(len(self.documents)))
-            random.Random(f"order:{self.seed}:{epoch}").shuffle(order)
-            self._shuffled = (epoch, order)
-        return self._shuffled[1]
+            generator.shuffle(order)
+            self._epoch = (epoch, self._cut(order, generator))
+        return self._epoch[1]
+
+    def _cut(self, order: list[int], generator: random.Random) -> list[list[int]]:
+        count = self.steps_per_epoch
+        if self.batch.unit == "doc":
+            size = self.batch.amount
+            return [order[step * size : (step + 1) * size] for step in range(count)]
+        packs = first_fit([len(self.documents[index].ids) for index in order], self.capacity)
+        generator.shuffle(packs)
+        ends = [len(packs) * step // count for step in range(count + 1)]
+        return [[order[place] for row in packs[start:end] for place in row] for start, end in pairwise(ends)]
 
     def __getitem__(self, index: int) -> MicroBatch:
         step, part = divmod(index, self.accumulation)
         documents = self.of_step(step)
-        targets = sum(min(one.target_tokens, len(one.ids) - 1) for one in documents)
-        return pack(documents[part :: self.accumulation], self.capacity, targets)
+        weights, own = document_weights(documents, self.loss), slice(part, None, self.accumulation)
+        targets = sum(one.targets for one in documents)
+        return pack(documents[own], weights[own], self.capacity, targets, padded=self.padded)
+
+
+def steps_per_epoch(documents: Sequence[Document], batch: Batch, *, drop_last: bool) -> int:
+    """Optimizer steps of one pass. Raises: DataError when there would be none."""
+    if batch.unit == "doc":
+        count = len(documents) // batch.amount if drop_last else -(-len(documents) // batch.amount)
+    else:
+        tokens = sum(len(one.ids) for one in documents)
+        count = tokens // batch.amount if drop_last else -(-tokens // batch.amount)
+    if not count:
+        raise DataError(
+            f"{len(documents)} documents fill no batch of {batch.amount}{batch.unit}: use finetune.last_batch=train, or a "
+            "smaller finetune.batch."
+        )
+    return count
 
 
 class FromStep(Sampler[int]):

@@ -1,4 +1,4 @@
-"""The LightningModule around a causal LM: summed loss over targets, divided by the targets of the global batch."""
+"""The LightningModule around a causal LM: weighted loss over the targets of the global batch."""
 
 from __future__ import annotations
 
@@ -6,21 +6,21 @@ import math
 
 import lightning.pytorch as pl
 import torch
-import torch.nn.functional as F
 from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor
 from torch.optim.lr_scheduler import LambdaLR
 
 from limit_lab.config import Finetune
 from limit_lab.finetune.batches import IGNORE, MicroBatch
+from limit_lab.finetune.loss import target_loss
 from limit_lab.model.causal import CausalLM
 
 
-def target_loss(model: CausalLM, batch: MicroBatch) -> Tensor:
-    """Summed cross-entropy over the batch's targets, float32 scalar; only target rows are projected onto the vocabulary."""
-    hidden = model.hidden(batch.ids, document=batch.document)
+def batch_loss(model: CausalLM, batch: MicroBatch, *, at_once: int) -> Tensor:
+    """The micro-batch's share of its step's loss, float32 scalar."""
     chosen = batch.labels != IGNORE
-    return F.cross_entropy(model.logits(hidden[chosen]).float(), batch.labels[chosen], reduction="sum")
+    hidden = model.hidden(batch.ids, document=batch.document)[chosen]
+    return target_loss(model, hidden, batch.labels[chosen], batch.weights[chosen], at_once=at_once)
 
 
 def learning_rate_factor(step: int, *, steps: int, warmup: int, schedule: str) -> float:
@@ -34,19 +34,22 @@ def learning_rate_factor(step: int, *, steps: int, warmup: int, schedule: str) -
 class Finetuning(pl.LightningModule):
     """Trains one model by a recipe; ``schedule_steps`` is the length of the schedule, which may outlast the run."""
 
-    def __init__(self, model: CausalLM, recipe: Finetune, *, schedule_steps: int, accumulation: int) -> None:
+    def __init__(
+        self, model: CausalLM, recipe: Finetune, *, schedule_steps: int, accumulation: int, logits_at_once: int
+    ) -> None:
         super().__init__()
         self.model = model
         self.recipe = recipe
         self.schedule_steps = schedule_steps
         self.accumulation = accumulation
+        self.logits_at_once = logits_at_once
         for matrix in model.vocabulary():
             matrix.requires_grad_(not recipe.freeze_embeddings)
 
     def training_step(self, batch: MicroBatch, _: int) -> dict[str, Tensor]:
-        # Lightning divides by the number of accumulated micro-batches; the divisor we want is the step's targets.
+        # Lightning divides by the number of accumulated micro-batches; the weights have divided by what we want already.
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.recipe.precision == "bf16"):
-            share = target_loss(self.model, batch) / batch.targets
+            share = batch_loss(self.model, batch, at_once=self.logits_at_once)
         return {"loss": share * self.accumulation, "share": share.detach()}
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:

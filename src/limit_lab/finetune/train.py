@@ -174,18 +174,19 @@ def train(
     if not mixed:
         raise DataError("the mixture holds no document to train on: give mixture.samples at least one source.")
     schedule, steps = lengths(recipe, mixed)
-    batches = Batches(
-        mixed,
-        steps=steps,
-        batch=documents(recipe.batch, name="finetune.batch"),
-        micro_batch=documents(hardware.micro_batch, name="hardware.micro_batch"),
-        capacity=recipe.max_seq_tokens,
-        seed=seed,
-    )
+    micro_batch = documents(hardware.micro_batch, name="hardware.micro_batch")
+    batches = Batches.of(mixed, recipe, steps=steps, micro_batch=micro_batch, seed=seed)
+    model.run(attention=hardware.attention, recompute=hardware.recompute)
     folder.mkdir(parents=True, exist_ok=True)
     checkpoint = folder / "checkpoint.ckpt"
     done = completed_steps(checkpoint)
-    module = Finetuning(model.train(), recipe, schedule_steps=schedule, accumulation=batches.accumulation)
+    module = Finetuning(
+        model.train(),
+        recipe,
+        schedule_steps=schedule,
+        accumulation=batches.accumulation,
+        logits_at_once=hardware.logits_at_once,
+    )
     start = time.monotonic()
     journal = Journal(folder, recipe, steps=steps, say=say, progress=progress)
     trainer = _trainer(recipe, hardware, folder, batches.accumulation, steps, journal)

@@ -47,8 +47,19 @@ class CausalLM(nn.Module, ABC):
         """
 
     @abstractmethod
+    def run(self, *, attention: str, recompute: bool) -> None:
+        """Choose how packed documents are kept apart (``hardware.attention``) and whether blocks are recomputed backward.
+
+        Raises: ModelError for a way that this family does not have.
+        """
+
+    @abstractmethod
     def logits(self, hidden: Tensor) -> Tensor:
         """Vocabulary scores [..., vocab_size] of hidden states [..., d_model]."""
+
+    @abstractmethod
+    def projection(self) -> Tensor | None:
+        """The matrix [vocab_size, d_model] that `logits` multiplies by and nothing else; None where there is more to it."""
 
     @abstractmethod
     def new_cache(self) -> KeyValues:

@@ -53,11 +53,30 @@ class HuggingFaceLM(CausalLM):
     def __init__(self, network: Any) -> None:
         super().__init__()
         self.network = network.eval()
+        self.recompute = False
 
     def train(self, mode: bool = True) -> Self:
         super().train(mode)
         self.network.eval()
+        for block in _recomputable(self.network) if self.recompute else ():
+            block.training = mode  # recomputed only if it trains; what is inside it does not, so nothing is dropped
         return self
+
+    def run(self, *, attention: str, recompute: bool) -> None:
+        if attention not in ("auto", "mask"):
+            raise ModelError(
+                f"hardware.attention={attention} is for MPTs: other models keep packed documents apart by transformers' own "
+                "attention, use hardware.attention=auto."
+            )
+        if recompute:
+            dropped = {key: value for key, value in self.network.config.to_dict().items() if "drop" in key and value}
+            if dropped:
+                raise ModelError(
+                    f"hardware.recompute=true would switch on {', '.join(f'{key}={value}' for key, value in dropped.items())}: "
+                    "set them to 0 in the model's config.json."
+                )
+            self.network.activation_checkpointing_enable(activation_checkpointing_kwargs={"use_reentrant": False})
+        self.recompute = recompute
 
     @property
     def device(self) -> torch.device:
@@ -99,6 +118,11 @@ class HuggingFaceLM(CausalLM):
         out: Tensor = self.network.get_output_embeddings()(hidden)
         return out
 
+    def projection(self) -> Tensor | None:
+        head = self.network.get_output_embeddings()
+        plain: Tensor | None = head.weight if isinstance(head, nn.Linear) and head.bias is None else None
+        return plain
+
     def new_cache(self) -> DynamicKeyValues:
         return DynamicKeyValues(self.network.config)
 
@@ -110,6 +134,12 @@ class HuggingFaceLM(CausalLM):
         written = self.network if dtype == self.network.dtype else copy.deepcopy(self.network).to(dtype)
         with _quiet():
             written.save_pretrained(str(folder))
+
+
+def _recomputable(network: nn.Module) -> list[nn.Module]:
+    from transformers.modeling_layers import GradientCheckpointingLayer
+
+    return [module for module in network.modules() if isinstance(module, GradientCheckpointingLayer)]
 
 
 def _starts(document: Tensor) -> Tensor:

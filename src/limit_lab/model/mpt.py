@@ -16,9 +16,11 @@ import torch
 import torch.nn.functional as F
 from safetensors.torch import save_file
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from limit_lab import store
 from limit_lab.errors import ModelError
+from limit_lab.model.attention import Attend, Cache, Dense, Heads, alibi_slopes, automatic, causal_bias, packed
 from limit_lab.model.causal import CausalLM
 
 #: Configuration fields that change the mathematics, with the only value this module implements.
@@ -100,49 +102,17 @@ class MPTConfig:
         }
 
 
-def alibi_slopes(n_heads: int, bias_max: int = 8) -> Tensor:
-    """Slopes, float32 [n_heads]; interleaved when the head count is no power of two, as in llm-foundry."""
-    rounded = 2 ** math.ceil(math.log2(n_heads))
-    slopes = 2.0 ** -(torch.arange(1, rounded + 1, dtype=torch.float32) * bias_max / rounded)
-    return slopes if rounded == n_heads else torch.cat([slopes[1::2], slopes[::2]])[:n_heads]
-
-
-class Cache:
-    """Keys and values of the tokens read so far, one pair [batch, heads, tokens, head_dim] per layer."""
-
-    def __init__(self, n_layers: int) -> None:
-        self.layers: list[tuple[Tensor, Tensor] | None] = [None] * n_layers
-
-    @property
-    def tokens(self) -> int:
-        first = self.layers[0]
-        return 0 if first is None else first[0].shape[2]
-
-    def extend(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
-        """Append to one layer; return all its keys and values."""
-        held = self.layers[layer]
-        if held is not None:
-            keys, values = torch.cat([held[0], keys], 2), torch.cat([held[1], values], 2)
-        self.layers[layer] = (keys, values)
-        return keys, values
-
-    def select(self, rows: Tensor) -> None:
-        """Keep (or repeat) the given batch rows, int64 [n]."""
-        self.layers = [pair and (pair[0][rows], pair[1][rows]) for pair in self.layers]
-
-
 class Attention(nn.Module):
-    """Multi-head self-attention with a precomputed additive bias."""
+    """Multi-head self-attention; how heads attend is given with every call."""
 
     def __init__(self, config: MPTConfig) -> None:
         super().__init__()
         self.n_heads = config.n_heads
         self.clip_qkv = config.clip_qkv
-        self.scale = config.softmax_scale
         self.Wqkv = nn.Linear(config.d_model, 3 * config.d_model, bias=False)
         self.out_proj = nn.Linear(config.d_model, config.d_model, bias=False)
 
-    def forward(self, x: Tensor, bias: Tensor, cache: Cache | None, layer: int) -> Tensor:
+    def forward(self, x: Tensor, attend: Attend, layer: int) -> Tensor:
         batch, tokens, width = x.shape
         qkv = self.Wqkv(x)
         if self.clip_qkv is not None:
@@ -150,9 +120,7 @@ class Attention(nn.Module):
         query, key, value = (
             part.view(batch, tokens, self.n_heads, width // self.n_heads).transpose(1, 2) for part in qkv.chunk(3, -1)
         )
-        if cache is not None:
-            key, value = cache.extend(layer, key, value)
-        mixed = F.scaled_dot_product_attention(query, key, value, attn_mask=bias.to(query.dtype), scale=self.scale)
+        mixed = attend(query, key, value, layer)
         out: Tensor = self.out_proj(mixed.transpose(1, 2).reshape(batch, tokens, width))
         return out
 
@@ -180,8 +148,8 @@ class Block(nn.Module):
         self.norm_2 = nn.LayerNorm(config.d_model, eps=config.layer_norm_epsilon, bias=False)
         self.ffn = FeedForward(config)
 
-    def forward(self, x: Tensor, bias: Tensor, cache: Cache | None, layer: int) -> Tensor:
-        x = x + self.attn(self.norm_1(x), bias, cache, layer)
+    def forward(self, x: Tensor, attend: Attend, layer: int) -> Tensor:
+        x = x + self.attn(self.norm_1(x), attend, layer)
         out: Tensor = x + self.ffn(self.norm_2(x))
         return out
 
@@ -205,6 +173,8 @@ class MPT(CausalLM):
         super().__init__()
         self.config = config
         self.transformer = Trunk(config)
+        self.attention = "auto"
+        self.recompute = False
         self.register_buffer("slopes", alibi_slopes(config.n_heads), persistent=False)
 
     def initialise(self, seed: int) -> None:
@@ -221,20 +191,23 @@ class MPT(CausalLM):
         return self.slopes.device
 
     @property
+    def heads(self) -> Heads:
+        return Heads(self.slopes, self.config.softmax_scale)
+
+    def run(self, *, attention: str, recompute: bool) -> None:
+        self.attention, self.recompute = attention, recompute
+
+    @property
     def vocab_size(self) -> int:
         return self.config.vocab_size
 
     def bias(self, queries: int, keys: int, document: Tensor | None, left_pad: Tensor | None) -> Tensor:
         """ALiBi and masks as one additive bias, float32 [1 or batch, heads, queries, keys]."""
-        device = self.slopes.device
-        key = torch.arange(keys, device=device)
-        query = torch.arange(keys - queries, keys, device=device)
-        bias = self.slopes.float()[:, None, None] * (key[None, :] - query[:, None])
-        bias = bias.masked_fill(key[None, :] > query[:, None], -torch.inf)[None]
+        bias = causal_bias(self.slopes, queries, keys)[None]
         if document is not None:
             bias = bias.masked_fill((document[:, None, :, None] != document[:, None, None, :]), -torch.inf)
         if left_pad is not None:
-            hidden = key[None, :] < left_pad[:, None]
+            hidden = torch.arange(keys, device=self.device)[None, :] < left_pad[:, None]
             bias = bias.masked_fill(hidden[:, None, None, :], torch.finfo(torch.float32).min)
         return bias
 
@@ -246,16 +219,35 @@ class MPT(CausalLM):
         left_pad: Tensor | None = None,
         cache: Cache | None = None,
     ) -> Tensor:
+        backend = automatic(self.device) if self.attention == "auto" else self.attention
+        if document is not None and backend != "mask" and bool((document >= 0).any()):
+            return self._packed(ids, document, backend)
         keys = ids.shape[1] + (cache.tokens if cache is not None else 0)
-        bias = self.bias(ids.shape[1], keys, document, left_pad)
+        return self._through(ids, Dense(self.heads, self.bias(ids.shape[1], keys, document, left_pad), cache))
+
+    def _packed(self, ids: Tensor, document: Tensor, backend: str) -> Tensor:
+        """The documents of all rows one after another, without padding; its hidden states are 0."""
+        real = document >= 0
+        lengths = torch.unique_consecutive(document[real], return_counts=True)[1].tolist()
+        attend = packed(backend, self.heads, lengths, self.config.d_model // self.config.n_heads)
+        states = self._through(ids[real][None], attend)[0]
+        return states.new_zeros(*ids.shape, states.shape[-1]).masked_scatter(real[..., None], states)
+
+    def _through(self, ids: Tensor, attend: Attend) -> Tensor:
         x: Tensor = self.transformer.wte(ids)
         for layer, block in enumerate(self.transformer.blocks):
-            x = block(x, bias, cache, layer)
+            if self.recompute and torch.is_grad_enabled():
+                x = checkpoint(block, x, attend, layer, use_reentrant=False)
+            else:
+                x = block(x, attend, layer)
         out: Tensor = self.transformer.norm_f(x)
         return out
 
     def logits(self, hidden: Tensor) -> Tensor:
         return F.linear(hidden, self.transformer.wte.weight)
+
+    def projection(self) -> Tensor:
+        return self.transformer.wte.weight
 
     def new_cache(self) -> Cache:
         return Cache(self.config.n_layers)
