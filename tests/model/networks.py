@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import GPTNeoXConfig, GPTNeoXForCausalLM, LlamaConfig, LlamaForCausalLM
+from transformers import GPTNeoXConfig, GPTNeoXForCausalLM, LlamaConfig, LlamaForCausalLM, MistralConfig, MistralForCausalLM
 
 from limit_lab.microworld.checkpoint import SHIPPED
 
@@ -50,6 +50,24 @@ def gpt_neox(vocab_size: int = 61) -> Any:
         bos_token_id=None,
     )
     return GPTNeoXForCausalLM(config).eval()
+
+
+def mistral(window: int) -> Any:
+    """Every layer looks back ``window`` tokens."""
+    torch.manual_seed(2)
+    config = MistralConfig(
+        vocab_size=61,
+        hidden_size=16,
+        intermediate_size=24,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        sliding_window=window,
+        initializer_range=SPREAD,
+        eos_token_id=0,
+        bos_token_id=None,
+    )
+    return MistralForCausalLM(config).eval()
 
 
 NETWORKS = {"llama": llama, "gpt_neox": gpt_neox}

@@ -20,10 +20,10 @@ from limit_lab.finetune.module import Finetuning, batch_loss
 from limit_lab.finetune.train import train
 from limit_lab.model.answering import Decoding, answer
 from limit_lab.model.export import export
-from limit_lab.model.hugging_face import HuggingFaceLM, verify
+from limit_lab.model.hugging_face import HuggingFaceLM, attend_by_document, verify
 from limit_lab.model.loading import check_config, load_model
 from limit_lab.prompt import Document
-from tests.model.networks import NETWORKS, llama, saved
+from tests.model.networks import NETWORKS, llama, mistral, saved
 
 EXACT = {"atol": 5e-5, "rtol": 0}
 
@@ -31,6 +31,16 @@ EXACT = {"atol": 5e-5, "rtol": 0}
 @pytest.fixture(params=sorted(NETWORKS))
 def network(request: pytest.FixtureRequest) -> Any:
     return NETWORKS[request.param]()
+
+
+@pytest.fixture(params=["mask", "by document"])
+def packing(request: pytest.FixtureRequest, network: Any) -> HuggingFaceLM:
+    """The network behind our interface, either way of keeping packed documents apart."""
+    model = HuggingFaceLM(network)
+    attend_by_document(model, Path("network"))
+    assert model.by_document
+    model.run(attention="mask" if request.param == "mask" else "auto", recompute=False)
+    return model
 
 
 def ids_of(*lengths: int, seed: int = 3) -> list[Tensor]:
@@ -53,18 +63,18 @@ def own(network: Any, ids: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def test_packed_documents_see_only_themselves(network: Any) -> None:
+def test_packed_documents_see_only_themselves(packing: HuggingFaceLM) -> None:
     parts = ids_of(5, 1, 7, 2)
     document = torch.cat([torch.full_like(ids, at) for ids, at in zip(parts, (3, 0, 9, 1), strict=True)], 1)
-    packed = HuggingFaceLM(network)(torch.cat(parts, 1), document=document)
-    torch.testing.assert_close(packed, torch.cat([own(network, ids) for ids in parts], 1), **EXACT)
-    unpacked = HuggingFaceLM(network)(torch.cat(parts, 1))
+    packed = packing(torch.cat(parts, 1), document=document)
+    torch.testing.assert_close(packed, torch.cat([own(packing.network, ids) for ids in parts], 1), **EXACT)
+    unpacked = packing(torch.cat(parts, 1))
     assert (unpacked - packed).abs().max() > 0.01
 
 
-def test_loss_and_gradients_of_packs_are_those_of_single_documents(network: Any) -> None:
+def test_loss_and_gradients_of_packs_are_those_of_single_documents(packing: HuggingFaceLM) -> None:
     several = documents(9, 4, 6, 12, 3)
-    model = HuggingFaceLM(network)
+    model, network = packing, packing.network
     batch = pack(several, [1.0] * len(several), 16, 1)
     assert 1 < len(batch.ids) < len(several)
     assert bool((batch.document == -1).any())
@@ -82,6 +92,39 @@ def test_loss_and_gradients_of_packs_are_those_of_single_documents(network: Any)
     for name, value in network.named_parameters():
         scale = value.grad.abs().max().clamp(min=1)
         torch.testing.assert_close(found[name] / scale, value.grad / scale, **EXACT, msg=name)
+
+
+def test_blocks_that_are_recomputed_give_the_same_gradients(network: Any) -> None:
+    if network.config.model_type == "gpt_neox":
+        with pytest.raises(ModelError, match=r"would switch on attention_dropout=0\.2"):
+            HuggingFaceLM(network).run(attention="auto", recompute=True)
+        return
+    batch, found = pack(documents(9, 4, 6), [1.0] * 3, 16, 1), []
+    for recompute in (False, True):
+        model = HuggingFaceLM(network)
+        attend_by_document(model, Path("network"))
+        model.run(attention="auto", recompute=recompute)
+        batch_loss(model.train(), batch, at_once=8).backward()
+        found.append([value.grad.clone() for value in network.parameters()])
+        network.zero_grad()
+    for one, other in zip(*found, strict=True):
+        torch.testing.assert_close(one, other)
+
+
+def test_documents_beyond_a_sliding_window_keep_the_masks_of_transformers() -> None:
+    network = mistral(window=4)
+    model, (ids,) = HuggingFaceLM(network), ids_of(9)
+    attend_by_document(model, Path("network"))
+    assert model.by_document
+    packed = model(ids, document=torch.zeros_like(ids))
+    torch.testing.assert_close(packed, own(network, ids), **EXACT)
+    network.config.sliding_window = None
+    assert (model(ids, document=torch.zeros_like(ids)) - packed).abs().max() > 0.01
+
+
+def test_a_back_end_of_mpts_is_refused(network: Any) -> None:
+    with pytest.raises(ModelError, match=r"hardware\.attention=varlen is for MPTs"):
+        HuggingFaceLM(network).run(attention="varlen", recompute=False)
 
 
 @torch.no_grad()

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from limit_lab.errors import ModelError
+from limit_lab.model import hugging_face_attention as packed_attention
 from limit_lab.model.causal import CausalLM
 from limit_lab.shapes import weights
 
@@ -54,6 +55,7 @@ class HuggingFaceLM(CausalLM):
         super().__init__()
         self.network = network.eval()
         self.recompute = False
+        self.by_document = False
 
     def train(self, mode: bool = True) -> Self:
         super().train(mode)
@@ -65,9 +67,10 @@ class HuggingFaceLM(CausalLM):
     def run(self, *, attention: str, recompute: bool) -> None:
         if attention not in ("auto", "mask"):
             raise ModelError(
-                f"hardware.attention={attention} is for MPTs: other models keep packed documents apart by transformers' own "
-                "attention, use hardware.attention=auto."
+                f"hardware.attention={attention} is for MPTs: other models keep packed documents apart through transformers' "
+                "own attention, use hardware.attention=auto (or mask)."
             )
+        self.by_document = attention == "auto" and self.network.config._attn_implementation == packed_attention.NAME
         if recompute:
             dropped = {key: value for key, value in self.network.config.to_dict().items() if "drop" in key and value}
             if dropped:
@@ -96,6 +99,10 @@ class HuggingFaceLM(CausalLM):
     ) -> Tensor:
         if document is not None and (left_pad is not None or cache is not None):
             raise ModelError("packed documents take neither left padding nor a cache: read them in one piece.")
+        if document is not None and self.by_document:
+            lengths = torch.unique_consecutive(document[document >= 0], return_counts=True)[1].tolist()
+            if lengths and max(lengths) <= packed_attention.reach(self.network.config.to_dict()):
+                return self._packed(ids, document >= 0, lengths)
         seen = 0 if cache is None else cache.tokens
         column = torch.arange(seen + ids.shape[1], device=ids.device).expand(len(ids), -1)
         position, mask = column[:, seen:], None
@@ -113,6 +120,16 @@ class HuggingFaceLM(CausalLM):
         )
         out: Tensor = found.last_hidden_state
         return out
+
+    def _packed(self, ids: Tensor, real: Tensor, lengths: list[int]) -> Tensor:
+        """The documents of all rows one after another, without padding; its hidden states are 0."""
+        position = torch.cat([torch.arange(length, device=ids.device) for length in lengths])
+        with packed_attention.without_mask():
+            found = self.network.base_model(
+                input_ids=ids[real][None], position_ids=position[None], use_cache=False, document_lengths=lengths
+            )
+        states: Tensor = found.last_hidden_state[0]
+        return states.new_zeros(*ids.shape, states.shape[-1]).masked_scatter(real[..., None], states)
 
     def logits(self, hidden: Tensor) -> Tensor:
         out: Tensor = self.network.get_output_embeddings()(hidden)
@@ -225,7 +242,24 @@ def load(folder: Path) -> HuggingFaceLM:
         )
     model = HuggingFaceLM(network)
     verify(model, folder)
+    attend_by_document(model, folder)
     return model
+
+
+def attend_by_document(model: HuggingFaceLM, folder: Path) -> None:
+    """Spare packed rows their mask where the architecture's attention comes from transformers' registry and gives the same."""
+    network = model.network
+    before = network.config._attn_implementation
+    if before != "sdpa":
+        return
+    packed_attention.register()
+    network.set_attn_implementation(packed_attention.NAME)
+    model.by_document = True
+    try:
+        verify(model, folder)
+    except (ModelError, NotImplementedError, TypeError):  # it stays with the mask, which has been verified
+        model.by_document = False
+        network.set_attn_implementation(before)
 
 
 @torch.no_grad()
