@@ -104,7 +104,7 @@ class Documents:
         self.bias = causal_bias(heads.slopes, longest, longest)
 
     def __call__(self, query: Tensor, key: Tensor, value: Tensor, layer: int) -> Tensor:
-        bias = self.bias.to(query.dtype)
+        bias = self.bias = self.bias.to(query.dtype)
         mixed = [
             F.scaled_dot_product_attention(q, k, v, attn_mask=bias[:, :length, :length], scale=self.heads.scale)
             for (q, k, v), length in zip(_apart(query, key, value, self.lengths), self.lengths, strict=True)
