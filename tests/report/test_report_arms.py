@@ -12,6 +12,7 @@ import pytest
 from scipy.stats import t as student_t
 
 from limit_lab.config import Predicate
+from limit_lab.errors import EvalError
 from limit_lab.report import answer, page
 from limit_lab.report.arms import Arm, Replicate
 from limit_lab.report.predicates import Finding, findings
@@ -118,6 +119,29 @@ def test_a_world_on_another_base_is_no_replicate_and_is_not_lost(tmp_path: Path)
     change(second, 5)
     arms, _ = world.read(tmp_path, [first, second.name], [])
     assert [one.name for one in arms] == ["lima, pretrain_tokens=4", "lima, pretrain_tokens=5"]
+
+
+def test_arms_without_a_common_seed_are_compared_world_by_world(tmp_path: Path) -> None:
+    cells = [
+        world.write_cell(tmp_path, label, world.ACCURACY[label], replicate=(0, seed))
+        for label, seeds in (("lima", (0, 1)), ("instruct", (2, 3)))
+        for seed in seeds
+    ]
+    arms, _ = world.read(tmp_path, cells, [])
+    mine, theirs = average(arm(arms, "instruct"), "raw"), average(arm(arms, "lima"), "raw")
+    found = (mine - theirs).estimate()
+    assert found.value == pytest.approx(mine.estimate().value - theirs.estimate().value)
+    assert found.low < found.value < found.high
+
+
+def test_arms_without_a_common_world_cannot_be_compared(tmp_path: Path) -> None:
+    cells = [
+        world.write_cell(tmp_path, label, world.ACCURACY[label], replicate=(number, 0))
+        for number, label in enumerate(("lima", "instruct"))
+    ]
+    arms, _ = world.read(tmp_path, cells, [])
+    with pytest.raises(EvalError, match="without a world in common"):
+        _ = average(arms[0], "raw") - average(arms[1], "raw")
 
 
 def test_an_average_over_worlds_is_students(grid: tuple[Path, list[str], list[str]]) -> None:

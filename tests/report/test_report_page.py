@@ -171,6 +171,28 @@ def test_the_opening_names_what_did_not_hold_and_whom_the_judge_prefers(tmp_path
     assert "does not settle which of lima and instruct is preferred" in text
 
 
+def test_the_opening_names_the_baseline_that_each_cell_was_compared_with(tmp_path: Path) -> None:
+    def cell(label: str, duration: str, training: int) -> str:
+        changes = {
+            "config": {
+                "finetune": {"duration": duration},
+                "gauntlet": {"average": [], "data": None},
+                "microworld": {"part": "test", "seed": 0},
+            },
+            "identity": {"numerics": 1, "recipe": {"duration": duration}},
+        }
+        return world.write_cell(tmp_path, label, world.ACCURACY[label], replicate=(0, training), **changes)
+
+    recipes = {"6ep": 0, "9ep": 1}
+    cells = [cell(label, *recipe) for recipe in recipes.items() for label in ("lima", "instruct")]
+    couples = zip(cells[::2], cells[1::2], strict=True)
+    pairs = [world.write_pair(tmp_path, one, baseline, [0.0] * 200 + [1.0] * 10) for baseline, one in couples]
+    text = " ".join(build(tmp_path, cells, pairs, [])[1]["answer"])
+    assert (
+        "prefers lima, duration=6ep to instruct, duration=6ep; it prefers lima, duration=9ep to instruct, duration=9ep" in text
+    )
+
+
 def test_items_of_the_development_part_give_provisional_verdicts(tmp_path: Path) -> None:
     config = {"gauntlet": {"average": [], "data": None}, "microworld": {"part": "development", "seed": 3}}
     cells = [world.write_cell(tmp_path, name, world.ACCURACY[name], config=config) for name in ("lima", "instruct")]

@@ -61,7 +61,9 @@ class HuggingFaceLM(CausalLM):
         super().train(mode)
         self.network.eval()
         for block in _recomputable(self.network) if self.recompute else ():
-            block.training = mode  # recomputed only if it trains; what is inside it does not, so nothing is dropped
+            block.train(mode)  # recomputed only if it trains; what is inside it does not, so nothing is dropped
+            for part in block.children():
+                part.eval()
         return self
 
     def run(self, *, attention: str, recompute: bool) -> None:

@@ -152,16 +152,23 @@ def _judge(cells: Sequence[Arm], pairs: Sequence[Comparison], scores: Scores) ->
             f"The heuristic {best.judge} is no preference judge: its rate of {rate.text()} % for {best.cell.name} against "
             f"{baseline.name} is a proxy and does not say which answers are better."
         )
-    below = [pair.cell.name for pair in pairs if scores.pairs[pair.id].rate.high < 0.5]
-    above = [pair.cell.name for pair in pairs if scores.pairs[pair.id].rate.low > 0.5]
-    even = [pair.cell.name for pair in pairs if pair.cell.name not in (*below, *above)]
-    parts = [f"prefers {listed(above)} to {baseline.name}"] if above else []
-    parts += [f"prefers {baseline.name} to {listed(below)}"] if below else []
-    parts += [f"does not settle which of {baseline.name} and {name} is preferred" for name in even]
+    baselines = dict.fromkeys(pair.baseline.name for pair in pairs)
+    parts = [part for name in baselines for part in _preferences([p for p in pairs if p.baseline.name == name], scores)]
     text = f"The judge {best.judge} {'; it '.join(parts)}"
     if len(best.cell.summary["samples"]) < 2:  # a mixture has a sentence of its own
         text += f"; {best.cell.name} has the highest win rate, {rate.text()} %, {standing(rate)}"
     return text + "." + _conflict(cells, best, rate)
+
+
+def _preferences(pairs: Sequence[Comparison], scores: Scores) -> list[str]:
+    """Who is preferred to whom in comparisons with one baseline."""
+    baseline = pairs[0].baseline.name
+    below = [pair.cell.name for pair in pairs if scores.pairs[pair.id].rate.high < 0.5]
+    above = [pair.cell.name for pair in pairs if scores.pairs[pair.id].rate.low > 0.5]
+    even = [pair.cell.name for pair in pairs if pair.cell.name not in (*below, *above)]
+    parts = [f"prefers {listed(above)} to {baseline}"] if above else []
+    parts += [f"prefers {baseline} to {listed(below)}"] if below else []
+    return [*parts, *(f"does not settle which of {baseline} and {name} is preferred" for name in even)]
 
 
 def _conflict(cells: Sequence[Arm], best: Comparison, rate: Estimate) -> str:

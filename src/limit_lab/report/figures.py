@@ -21,6 +21,8 @@ COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#7
 GLYPHS = {"o": "●", "s": "■", "D": "◆", "^": "▲", "v": "▼", "P": "✚", "X": "✖"}
 MARKERS = tuple(GLYPHS)
 BASE = ("#7d8590", "o")
+#: The most points whose names find room beside them.
+LABELLED = 10
 ABOVE, BELOW = "#009e73", "#d55e00"
 STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
@@ -68,9 +70,14 @@ class Dot:
 def marks(names: Sequence[str], untouched: Sequence[str]) -> dict[str, Mark]:
     """A colour and a shape for every cell, the same in all figures; the untouched base is grey."""
     tuned = [name for name in names if name not in untouched]
-    turn = len(COLOURS)
-    found = {name: Mark(COLOURS[i % turn], MARKERS[(i + i // turn) % len(MARKERS)]) for i, name in enumerate(tuned)}
+    found = {name: _mark(place) for place, name in enumerate(tuned)}
     return {name: found.get(name, Mark(*BASE)) for name in names}
+
+
+def _mark(place: int) -> Mark:
+    """Colours in turn, and a shape further at every turn."""
+    turn = len(COLOURS)
+    return Mark(COLOURS[place % turn], MARKERS[(place + place // turn) % len(MARKERS)])
 
 
 def intervals(
@@ -117,6 +124,16 @@ def categories(key: str, title: str, rows: Mapping[str, Sequence[Dot]], look: Ma
         return _svg(figure, key, title, "; ".join(told))
 
 
+def _legend(figure: Figure, axes: Axes) -> None:
+    """What the marks stand for, below the axes; long names one under the other, in a figure that grows with them."""
+    names = axes.get_legend_handles_labels()[1]
+    wide = max(map(len, names)) > 20
+    if wide:
+        figure.set_figheight(figure.get_figheight() + 0.17 * len(names))
+    place = (0, -0.15 if wide else -0.2)
+    axes.legend(frameon=False, fontsize=8, labelcolor=INK, loc="upper left", bbox_to_anchor=place, ncols=1 if wide else 2)
+
+
 def plane(
     key: str,
     title: str,
@@ -124,21 +141,24 @@ def plane(
     points: Mapping[str, tuple[Estimate, Estimate]],
     look: Mapping[str, Mark],
 ) -> str:
-    """Both paradigms at once: a cross of two intervals for each cell, labelled beside it; the dashed line marks even."""
+    """Both paradigms at once: a cross of two intervals for each cell, its name beside it (of many, below); dashed: even."""
     with _style():
         figure, axes = _panel(4.8, 4.1)
         for name, (x, y) in points.items():
             mark = look[name]
             axes.plot([x.low * 100, x.high * 100], [y.value * 100] * 2, color=mark.colour, linewidth=1.6)
             axes.plot([x.value * 100] * 2, [y.low * 100, y.high * 100], color=mark.colour, linewidth=1.6)
-            axes.plot([x.value * 100], [y.value * 100], mark.marker, color=mark.colour, markersize=7.5)
+            axes.plot([x.value * 100], [y.value * 100], mark.marker, color=mark.colour, markersize=7.5, label=name)
         axes.axhline(50, color=MUTED, linewidth=1, linestyle=(0, (4, 3)), zorder=0)
         axes.margins(0.12)
         axes.grid(color=GRID, linewidth=0.8)
         axes.set_axisbelow(True)
         axes.set_xlabel(axes_named[0])
         axes.set_ylabel(axes_named[1])
-        _label(figure, axes, points)
+        if len(points) > LABELLED:
+            _legend(figure, axes)
+        else:
+            _label(figure, axes, points)
         told = [f"{name}: {x.text()} and {y.text()}" for name, (x, y) in points.items()]
         return _svg(figure, key, title, "; ".join(told))
 
@@ -154,7 +174,7 @@ def curves(
     with _style():
         figure, axes = _panel(4.8, 3.4)
         for place, (name, points) in enumerate(drawn):
-            mark = Mark(COLOURS[place % len(COLOURS)], MARKERS[place % len(MARKERS)])
+            mark = _mark(place)
             x = [size * (1 + 0.025 * (place - (len(drawn) - 1) / 2)) for size, _ in points]  # so that intervals stand apart
             y = [found.value * 100 for _, found in points]
             axes.plot(x, y, color=mark.colour, marker=mark.marker, markersize=6, linewidth=1.4, label=name)
@@ -172,7 +192,7 @@ def curves(
         axes.set_ylabel(axis)
         axes.grid(color=GRID, linewidth=0.8)
         axes.set_axisbelow(True)
-        axes.legend(frameon=False, fontsize=8, labelcolor=INK, loc="upper left", bbox_to_anchor=(0, -0.2), ncols=2)
+        _legend(figure, axes)
         told = [f"{name}: " + ", ".join(f"{size:,} samples {one.text()}" for size, one in points) for name, points in drawn]
         return _svg(figure, key, title, "; ".join(told))
 
@@ -260,7 +280,7 @@ def _whisker(axes: Axes, estimate: Estimate, row: float, mark: Mark, *, size: fl
 
 
 def _rows(axes: Axes, names: Sequence[str], axis: str) -> None:
-    axes.set_yticks(range(len(names)), names, color=INK)
+    axes.set_yticks(range(len(names)), [name.replace(", ", ",\n", 1) for name in names], color=INK, linespacing=0.95)
     axes.set_ylim(len(names) - 0.4, -0.6)
     axes.tick_params(axis="y", length=0)
     axes.spines["left"].set_visible(False)

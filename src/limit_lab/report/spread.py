@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from limit_lab.errors import EvalError
 from limit_lab.report.arms import Arm, Comparison, Replicate
 from limit_lab.report.quantities import Quantity, constant, mean_of
 from limit_lab.report.records import Cell, Pair
@@ -24,15 +25,22 @@ class Spread:
         return self.with_(other, lambda mine, theirs: mine - theirs)
 
     def with_(self, other: Spread, join: Callable[[Any, Any], Any]) -> Spread:
-        """Both joined replicate by replicate, seed against seed; the untouched base meets every seed of its world."""
-        return Spread(
-            {
-                max(one, two): mine.with_(theirs, join)
-                for one, mine in self.parts.items()
-                for two, theirs in other.parts.items()
-                if one.meets(two)
-            }
-        )
+        """Both joined replicate by replicate, seed against seed; the untouched base meets every seed of its world.
+
+        Without a seed in common, world by world. Raises: EvalError when they have no world in common either.
+        """
+        joined = {
+            max(one, two): mine.with_(theirs, join)
+            for one, mine in self.parts.items()
+            for two, theirs in other.parts.items()
+            if one.meets(two)
+        }
+        if joined:
+            return Spread(joined)
+        mine, theirs = self.by_world(), other.by_world()
+        if not mine.keys() & theirs.keys():
+            raise EvalError("cells without a world in common cannot be compared: report their studies apart.")
+        return Spread({key: mine[key].with_(theirs[key], join) for key in mine if key in theirs})
 
     def estimate(self) -> Estimate:
         """The mean over worlds of the means over seeds, with its interval.
@@ -60,6 +68,13 @@ class Spread:
             return _over_worlds(ends, len(mine.worlds()), ratio.items)
         means = [Spread({Replicate(-1, -1, -1): mean_of(list(one.parts.values()))}) for one in (mine, all_)]
         return _over_seeds(means[0].share_of(means[1]), fieller(mine.points(), all_.points())[1:], len(mine.parts))
+
+    def by_world(self) -> dict[Replicate, Quantity]:
+        """The mean over the seeds of every world."""
+        own: dict[int, list[Quantity]] = {}
+        for key, part in self.parts.items():
+            own.setdefault(key.world, []).append(part)
+        return {Replicate(world, -1, -1): mean_of(parts) for world, parts in own.items()}
 
     def at(self, replicates: Mapping[Replicate, Any]) -> Spread:
         """The parts that meet the given replicates, once for each of them."""
