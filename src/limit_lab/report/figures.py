@@ -280,7 +280,7 @@ def _whisker(axes: Axes, estimate: Estimate, row: float, mark: Mark, *, size: fl
 
 
 def _rows(axes: Axes, names: Sequence[str], axis: str) -> None:
-    axes.set_yticks(range(len(names)), [name.replace(", ", ",\n", 1) for name in names], color=INK, linespacing=0.95)
+    axes.set_yticks(range(len(names)), [name.replace(", ", ",\n", 1) for name in names], color=INK)
     axes.set_ylim(len(names) - 0.4, -0.6)
     axes.tick_params(axis="y", length=0)
     axes.spines["left"].set_visible(False)
