@@ -21,6 +21,7 @@ PACKAGE = Path(limit_lab.__file__).resolve().parent
 LAYERS = (
     ("errors",),
     ("durations", "fingerprints"),
+    ("recipe",),
     ("config",),
     ("stats", "provenance", "progress", "couples"),
     ("store",),
