@@ -187,8 +187,8 @@ def train(
     """Train ``model`` in place; continue from ``folder/checkpoint.ckpt``, which the caller removes after the export.
 
     ``keep`` leaves a checkpoint of the end, from which a later export of the same training continues. Adapters are merged
-    into the weights. ``progress`` gets the steps taken and to take. Returns steps, epochs, seconds of this process, first and last loss and
-    tokens seen.
+    into the weights. ``progress`` gets the steps taken and to take. Returns steps, epochs, seconds of this process, first and
+    last loss and tokens seen.
     Raises: DataError for an empty mixture; ConfigError when the recipe does not suit it; LimitLabError when the loss is not
     finite.
     """

@@ -104,6 +104,7 @@ def _card(documents: Sequence[Document], sources: dict[str, dict[str, Any]], stu
         card["loss_share"] = card["target_tokens"] / targets
     card = {"documents": len(documents), "tokens": tokens, "target_tokens": targets, "sources": sources}
     if documents:
-        packs = len(first_fit([len(one.ids) for one in documents], study.finetune.max_seq_tokens))
+        packed = study.finetune.rows == "packed"
+        packs = len(first_fit([len(one.ids) for one in documents], study.finetune.max_seq_tokens)) if packed else len(documents)
         card |= {"packs": packs, "fill": tokens / (packs * study.finetune.max_seq_tokens)}
     return {**card, "prompt_format": study.prompt.format}
