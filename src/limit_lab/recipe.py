@@ -36,7 +36,7 @@ class Lora:
     """Low-rank adapters (Hu et al. 2021) in place of learning all weights; merged into the weights before the export."""
 
     rank: int = 0  # 0: none
-    alpha: float = 16.0  # the adapters' output is scaled by alpha / rank
+    alpha: int = 16  # the adapters' output is scaled by alpha / rank
     targets: list[str] = field(default_factory=list)  # names of linear layers; none: every one inside the blocks
 
     def __post_init__(self) -> None:

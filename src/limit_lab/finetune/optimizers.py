@@ -33,7 +33,7 @@ class LionW(Optimizer):
         super().__init__(parameters, {"lr": lr, "initial_lr": lr, "betas": betas, "weight_decay": weight_decay})
 
     @torch.no_grad()
-    def step(self, closure: Callable[[], Any] | None = None) -> Any:  # type: ignore[override]
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """One update of every parameter that has a gradient; one at a time, so that no second copy of all is held."""
         loss = None
         if closure is not None:

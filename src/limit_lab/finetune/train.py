@@ -215,7 +215,7 @@ def train(
     module = Finetuning(model.train(), recipe, schedule_steps=planned.steps, accumulation=batches.accumulation)
     start = time.monotonic()
     journal = Journal(folder, recipe, steps=steps, say=say, progress=progress)
-    callbacks = [journal, Mark(folder, steps)] if keep else [journal]
+    callbacks: list[Callback] = [journal, Mark(folder, steps)] if keep else [journal]
     trainer = _trainer(recipe, hardware, folder, batches.accumulation, steps, callbacks)
     with warnings.catch_warnings():
         # Lightning advises worker processes and a validation loop; the batches are built in microseconds and scored later
@@ -250,7 +250,7 @@ def _trainer(
         max_epochs=1,
         accumulate_grad_batches=accumulation,
         gradient_clip_val=recipe.clip_norm,
-        callbacks=list(callbacks),
+        callbacks=callbacks,
         plugins=[InPlace()],
         logger=False,
         enable_checkpointing=False,
