@@ -193,7 +193,7 @@ def test_too_little_memory_is_found_before_it_is_needed(user: Path, monkeypatch:
         ),
         (
             ["mixture=instruct_5k", "finetune.export_at=[96step]"],
-            "mixture instruct_5k holds 5,000 samples and finetune.export_at=96step of 32 documents reads 3,072: use 157step or more",
+            "instruct_5k holds 5,000 samples and finetune.export_at=96step of 32 documents reads 3,072: use 157step or more",
         ),
         (
             ["mixture=instruct_5k", "finetune.duration=100step", "finetune.export_at=[96step]"],
