@@ -21,7 +21,7 @@ POINTS = "finetune.export_at=[2step,4step,5step]"
 
 
 def asked(folder: Path, *more: str) -> list[str]:
-    few = ["answers.limit=2", "gauntlet.prompting=[raw]", "finetune.freeze_embeddings=true", "study.pairs=baseline"]
+    few = ["answers.limit=2", "gauntlet.prompting=[raw]"]
     given = [*groups(folder / "groups"), "+experiment=tiny", f"runs={folder / 'runs'}", "mixture=lima_tiny"]
     return [*given, "study.mixtures=[]", "study.baseline=null", *few, *more]
 
