@@ -13,9 +13,10 @@ from hypothesis import strategies as st
 
 from limit_lab.compose import compose
 from limit_lab.config import Answers, Data, Finetune, Gauntlet, Hardware, Judge, Microworld, Mixture, Predicate, Source, Task
-from limit_lab.durations import Duration, documents
+from limit_lab.durations import Batch, Duration, documents
 from limit_lab.errors import ConfigError
-from limit_lab.fingerprints import fingerprint, plain
+from limit_lab.fingerprints import fingerprint, plain, stated
+from limit_lab.recipe import Lora, Loss
 
 
 @pytest.mark.parametrize(
@@ -38,8 +39,10 @@ def test_a_duration_is_a_value(text: str, amount: float, unit: str) -> None:
 )
 def test_what_is_no_duration_is_refused_with_examples(text: str) -> None:
     with pytest.raises(ConfigError) as caught:
-        Duration.parse(text, name="finetune.stop")
-    assert str(caught.value) == (f"finetune.stop={text!r} is no duration: write a positive one such as 3ep, 500step or 40Mtok.")
+        Duration.parse(text, name="finetune.export_at")
+    assert str(caught.value) == (
+        f"finetune.export_at={text!r} is no duration: write a positive one such as 3ep, 500step or 40Mtok."
+    )
 
 
 @pytest.mark.parametrize(
@@ -55,19 +58,19 @@ def test_what_is_no_duration_is_refused_with_examples(text: str) -> None:
     ],
 )
 def test_steps(text: str, steps: int) -> None:
-    assert Duration.parse(text, name="x").steps(1000, 48, 100.0) == steps
+    assert Duration.parse(text, name="x").steps(21, 4800.0) == steps
 
 
 @given(st.integers(1, 5000), st.integers(1, 200), st.integers(1, 9))
 def test_whole_epochs_show_every_document_and_no_empty_batch(n: int, batch: int, epochs: int) -> None:
-    steps = Duration(amount=epochs, unit="ep").steps(n, batch)
+    steps = Duration(amount=epochs, unit="ep").steps(Batch(amount=batch, unit="doc").epoch(n, 0.0, drop=False))
     assert (steps // epochs - 1) * batch < n <= steps // epochs * batch
     assert steps % epochs == 0
 
 
 def test_a_duration_in_tokens_needs_the_mean_length() -> None:
     with pytest.raises(ConfigError, match="40000000 tokens needs the mean document length, which is unknown"):
-        Duration.parse("40Mtok", name="x").steps(1000, 48)
+        Duration.parse("40Mtok", name="x").steps(21)
 
 
 def test_a_batch_is_a_value() -> None:
@@ -75,6 +78,39 @@ def test_a_batch_is_a_value() -> None:
     for text in ("48", "0doc", "-1doc", "4.5doc", "048doc", "9ktok", "doc", "48docs", "48doc\n"):
         with pytest.raises(ConfigError, match=r"finetune.batch=.* is no batch: write a number of documents such as 48doc"):
             documents(text, name="finetune.batch")
+
+
+@pytest.mark.parametrize(
+    ("text", "amount", "unit"),
+    [("48doc", 48, "doc"), ("9ktok", 9000, "tok"), ("1.5ktok", 1500, "tok"), ("1Mtok", 10**6, "tok")],
+)
+def test_a_batch_counts_documents_or_tokens(text: str, amount: int, unit: str) -> None:
+    assert Batch.parse(text, name="x") == Batch(amount=amount, unit=unit)
+
+
+@pytest.mark.parametrize(
+    "text", ["48", "0doc", "048doc", "4.5doc", "1kdoc", "0tok", "0.5tok", "9ktoks", "1Btok", "tok", "9 ktok"]
+)
+def test_what_is_no_batch_is_refused_with_examples(text: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        Batch.parse(text, name="finetune.batch")
+    assert str(caught.value) == f"finetune.batch={text!r} is no batch: write documents or tokens such as 48doc or 9ktok."
+
+
+@given(st.integers(1, 5000), st.integers(1, 200))
+def test_dropping_leaves_out_the_last_batch_of_an_epoch_only_when_it_is_not_full(n: int, amount: int) -> None:
+    for unit in ("doc", "tok"):
+        batch = Batch(amount=amount, unit=unit)
+        kept, every = batch.epoch(n, float(n), drop=True), batch.epoch(n, float(n), drop=False)
+        assert kept * amount <= n <= every * amount
+        assert every - kept == (n % amount > 0)
+
+
+def test_a_batch_in_tokens_needs_their_number() -> None:
+    assert Batch(amount=9000, unit="tok").tokens(0.0) == 9000
+    assert Batch(amount=48, unit="doc").tokens(100.0) == 4800
+    with pytest.raises(ConfigError, match="a batch of 9,000 tokens needs the mean document length, which is unknown"):
+        Batch(amount=9000, unit="tok").epoch(1000, 0.0, drop=False)
 
 
 def finetune(**changes: Any) -> Callable[[], Finetune]:
@@ -111,9 +147,22 @@ def test_the_unchanged_ones_are_allowed() -> None:
         (lambda: Mixture(name="m", samples={"lima": 0}), "mixture.samples.lima=0 is no sample count"),
         (lambda: Mixture(name="m", selection="best"), "mixture.selection='best' is unknown"),
         (finetune(duration="3"), "finetune.duration='3' is no duration"),
-        (finetune(duration="3ep", stop="4ep"), "finetune.stop=4ep lies beyond finetune.duration=3ep"),
+        (finetune(duration="3ep", export_at=["4ep"]), "finetune.export_at=4ep lies beyond finetune.duration=3ep"),
+        (finetune(export_at=["2ep", "1ep"]), "finetune.export_at=['2ep', '1ep'] does not ascend in one unit"),
+        (finetune(export_at=["1ep", "500step"]), "does not ascend in one unit: write it as [2ep, 4ep, 6ep]"),
+        (finetune(schedule_over="2ep"), "finetune.schedule_over=2ep ends before the training (3ep)"),
+        (finetune(batch="1ktok"), "finetune.batch=1ktok holds less than one document may (finetune.max_seq_tokens=2048)"),
+        (finetune(last_batch="keep"), "finetune.last_batch='keep' is unknown; known: drop, train"),
+        (finetune(rows="pack"), "finetune.rows='pack' is unknown; did you mean 'packed'"),
+        (finetune(on_too_long="truncate"), "which part is lost: write truncate_tail (the end of the response"),
+        (lambda: Loss(weight="tokens"), "finetune.loss.weight='tokens' is unknown; did you mean 'token'"),
+        (lambda: Lora(rank=-1), "finetune.lora.rank=-1 is no rank"),
+        (lambda: Lora(alpha=0), "finetune.lora.alpha=0 must be above 0"),
         (finetune(batch="48"), "finetune.batch='48' is no batch"),
-        (finetune(on_too_long="cut"), "finetune.on_too_long='cut' is unknown; known: drop, error, truncate"),
+        (
+            finetune(on_too_long="cut"),
+            "finetune.on_too_long='cut' is unknown; known: drop, error, truncate_head, truncate_tail",
+        ),
         (finetune(optimizer="adam"), "finetune.optimizer='adam' is unknown; did you mean 'adamw'"),
         (finetune(schedule="linar"), "did you mean 'linear'"),
         (finetune(precision="fp16"), "finetune.precision='fp16' is unknown; did you mean 'bf16'"),
@@ -160,8 +209,11 @@ def test_a_contradiction_is_one_sentence(make: Callable[[], object], said: str) 
 @pytest.mark.parametrize(
     "make",
     [
-        finetune(duration="3ep", stop="3ep"),
-        finetune(duration="3ep", stop="500step"),
+        finetune(duration="3ep", export_at=["3ep"]),
+        finetune(duration="3ep", export_at=["500step"]),
+        finetune(duration="3ep", schedule_over="10ep"),
+        finetune(duration="10ep", schedule_over="6ep", export_at=["4ep"]),
+        finetune(batch="9ktok"),
         answers(temperature=0.7, seeds=[0, 1]),
         answers(limit=None, top_p=1.0, top_k=40),
         predicate(kind="keeps", over="none"),
@@ -225,3 +277,12 @@ def test_a_study_is_plain_json() -> None:
     assert fingerprint(study) == fingerprint(compose([])) == fingerprint(plain(study))
     assert fingerprint(study) != fingerprint(compose(["seeds.training=1"]))
     assert plain({"a": (1, Duration(amount=3.0, unit="ep"))}) == {"a": [1, {"amount": 3.0, "unit": "ep"}]}
+
+
+def test_what_was_added_and_stands_at_its_default_is_not_stated() -> None:
+    recipe = compose([]).finetune
+    assert {"loss", "lora", "rows", "export_at", "note"} & stated(recipe).keys() == set()
+    assert stated(recipe).items() <= plain(recipe).items()
+    changed = replace(recipe, loss=Loss(weight="document"), rows="padded")
+    assert stated(changed) == stated(recipe) | {"loss": {"weight": "document", "microbatch": 4}, "rows": "padded"}
+    assert stated({"a": [recipe]}) == {"a": [stated(recipe)]}

@@ -21,6 +21,7 @@ PACKAGE = Path(limit_lab.__file__).resolve().parent
 LAYERS = (
     ("errors",),
     ("durations", "fingerprints"),
+    ("recipe",),
     ("config",),
     ("stats", "provenance", "progress", "couples"),
     ("store",),
@@ -32,7 +33,7 @@ LAYERS = (
     ("mixture", "finetune", "gauntlet", "judge", "microworld"),
     ("preflight",),
     ("mixtures", "plan", "report", "frozen", "dashboard"),
-    ("grid", "kept"),
+    ("grid", "kept", "trainings"),
     ("cell",),
     ("side_by_side", "status", "diff"),
     ("sweep",),

@@ -39,9 +39,11 @@ def test_the_plan_of_the_paper_in_words(user: Path) -> None:
     for part in (
         "2 cells, 1 pair",
         "6,000 = 1,000 lima + 5,000 instruct_v1",
-        "1,250 steps of 48 documents (10ep, linear), stopping at 4ep = 500 steps; warm-up 50 steps, 4.0% of the schedule",
+        "1,250 steps of 48 documents (10ep, linear), exported at 4ep = 500 steps; warm-up 50 steps, 4.0% of the schedule",
+        "adamw at 5e-06; padded rows, truncate_head, short last batches dropped; loss by paper_microbatch",
+        "evaluated after epoch 4 of 10 as in LIMIT, selection rule unknown",
         "~1,608,000 a pass",
-        "~786 of 2,048 tokens",
+        "6,000 of 2,048 tokens a pass, ~13.1% of them not padding",
         "~67.2% lima, ~32.8% instruct_v1",
         "8 x gpu, zero3, bf16",
         "300 prompts x 3 generation seeds = 900 answers",
@@ -77,7 +79,7 @@ def test_frozen_embeddings_need_no_gradients(user: Path) -> None:
 
 def test_operations_of_one_token_of_mpt_7b(user: Path) -> None:
     """39.9 GFLOP a token when every token carries loss, and 1.6 more for attention at 2,048."""
-    overrides = [PAPER, "mixture=lima", "finetune.duration=1ep", "finetune.stop=null", "finetune.batch=1doc"]
+    overrides = [PAPER, "mixture=lima", "finetune.duration=1ep", "finetune.export_at=[]", "finetune.batch=1doc"]
     overrides += ["data.sources.lima.prompt_tokens=0", "data.sources.lima.response_tokens=2048"]
     study = compose(overrides, user)
     work = estimate.flops(study)
@@ -190,12 +192,12 @@ def test_too_little_memory_is_found_before_it_is_needed(user: Path, monkeypatch:
             "instruct_5k holds 5,000 samples and finetune.duration=96step of 32 documents reads 3,072: use 157step or more",
         ),
         (
-            ["mixture=instruct_5k", "finetune.stop=96step"],
-            "mixture instruct_5k holds 5,000 samples and finetune.stop=96step of 32 documents reads 3,072: use 157step or more",
+            ["mixture=instruct_5k", "finetune.export_at=[96step]"],
+            "instruct_5k holds 5,000 samples and finetune.export_at=96step of 32 documents reads 3,072: use 157step or more",
         ),
         (
-            ["mixture=instruct_5k", "finetune.duration=100step", "finetune.stop=96step"],
-            "finetune.stop=96step with finetune.duration=100step of 32 documents reads 3,072: use 157step or more",
+            ["mixture=instruct_5k", "finetune.duration=100step", "finetune.export_at=[96step]"],
+            "finetune.export_at=96step with finetune.duration=100step of 32 documents reads 3,072: use 157step or more",
         ),
         (["mixture=lima", "finetune.duration=0.5ep"], "finetune.duration=0.5ep of 32 documents reads 512: use 32step or more"),
         (["mixture=instruct_5k", "finetune.duration=157step"], None),

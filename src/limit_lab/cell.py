@@ -10,10 +10,10 @@ from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from limit_lab import provenance, store
-from limit_lab.config import DISPLAY, NUMERICS, Study
+from limit_lab import provenance, recipe, store, trainings
+from limit_lab.config import NUMERICS, Study
 from limit_lab.errors import BusyError, DataError, LimitLabError
-from limit_lab.fingerprints import fingerprint, plain
+from limit_lab.fingerprints import fingerprint, plain, stated
 from limit_lab.progress import Move, Stages, by_part
 from limit_lab.prompt import prompt_ids, template
 
@@ -34,7 +34,6 @@ def identity(study: Study) -> dict[str, Any]:
     from limit_lab.model.bases import base_folder, content
 
     seed = study.microworld.seed
-    recipe = {key: value for key, value in plain(study.finetune).items() if key not in ("name", *DISPLAY)}
     return {
         "numerics": NUMERICS,
         "base": content(base_folder(study)),
@@ -42,15 +41,16 @@ def identity(study: Study) -> dict[str, Any]:
         "selection": study.mixture.selection,
         "sources": {name: sources.content(name, study.data, world_seed=seed) for name in study.mixture.samples},
         "prompt": template(study.prompt.format),
-        "recipe": recipe if study.mixture.samples else None,
+        "recipe": recipe.identity(study.finetune) if study.mixture.samples else None,
         "seeds": plain(study.seeds) if study.mixture.samples else None,
     }
 
 
 def folder_of(study: Study) -> Path:
-    """The cell's folder, named by mixture and fingerprint; what is asked of the development part is kept apart."""
+    """The cell's folder, named by mixture, export and fingerprint; what is asked of the development part is kept apart."""
+    name = study.label.replace(", ", "-")
     part = "-development" if study.model.embedded and study.microworld.part == "development" else ""
-    return Path(study.runs) / "cells" / f"{study.mixture.name}-{fingerprint(identity(study))}{part}"
+    return Path(study.runs) / "cells" / f"{name}-{fingerprint(identity(study))}{part}"
 
 
 def asked(study: Study) -> dict[str, Any]:
@@ -120,17 +120,17 @@ def ready(study: Study) -> None:
 
 def key(number: int, study: Study, stage: str) -> str:
     """Names a stage in the study's progress."""
-    return f"cell {number} {study.mixture.name}: {stage}"
+    return f"cell {number} {study.label}: {stage}"
 
 
-def make(study: Study, number: int, of: int, progress: Stages) -> None:
-    """Make one cell; an error is recorded in its folder before it goes on.
+def make(study: Study, number: int, of: int, progress: Stages, *, onward: bool = False) -> None:
+    """Make one cell; an error is recorded in its folder before it goes on. ``onward``: a later export continues its training.
 
     Raises: BusyError when another process makes it; LimitLabError and its kinds.
     """
     folder = folder_of(study)
     try:
-        _make(study, number, of, progress)
+        _make(study, number, of, progress, onward)
     except BusyError:
         raise
     except LimitLabError as error:
@@ -140,7 +140,7 @@ def make(study: Study, number: int, of: int, progress: Stages) -> None:
     (folder / FAILED).unlink(missing_ok=True)
 
 
-def _make(study: Study, number: int, of: int, progress: Stages) -> None:
+def _make(study: Study, number: int, of: int, progress: Stages, onward: bool) -> None:
     """Make cell ``number`` of ``of``, skipping the stages that are done."""
     folder = folder_of(study)
     with store.locked(folder, wait=False):
@@ -151,8 +151,10 @@ def _make(study: Study, number: int, of: int, progress: Stages) -> None:
         at = partial(key, number, study)
         trained: dict[str, Any] = {"card": _no_card(study), "finetune": None}
         if study.mixture.samples:
-            trained = _trained(study, folder, mark, partial(progress.begin, at("finetune")))
+            trained = _trained(study, folder, mark, partial(progress.begin, at("finetune")), onward)
             progress.end(at("finetune"))
+            if not onward:
+                trainings.close(study, identity(study))
         gauntlet: dict[str, Any] = {"suite": study.gauntlet.name}
         for prompting in study.gauntlet.prompting:
             gauntlet[prompting] = _gauntlet(study, folder, mark, prompting, partial(progress.begin, at(prompting)))
@@ -171,7 +173,7 @@ def _make(study: Study, number: int, of: int, progress: Stages) -> None:
             "seeds": study.seeds,
             "asked": fingerprint(asked(study)),
             "command": command(),
-            "config": study,
+            "config": stated(study),
             **trained,
             "gauntlet": gauntlet,
             "answers": answers,
@@ -184,7 +186,7 @@ def _no_card(study: Study) -> dict[str, Any]:
     return {"documents": 0, "tokens": 0, "target_tokens": 0, "sources": {}, "prompt_format": study.prompt.format}
 
 
-def _trained(study: Study, folder: Path, mark: Mapping[str, str], begin: Begin) -> dict[str, Any]:
+def _trained(study: Study, folder: Path, mark: Mapping[str, str], begin: Begin, onward: bool) -> dict[str, Any]:
     """Mix, fine-tune and export, each as a stage; the export is what makes the training count."""
     if store.done(folder / "export", mark):
         outputs: dict[str, Any] = store.read_json(folder / "export" / "manifest.json")["outputs"]
@@ -196,26 +198,27 @@ def _trained(study: Study, folder: Path, mark: Mapping[str, str], begin: Begin) 
     mixed = mix_rows(study, tokenizer_of(study))
 
     def work(place: Path) -> dict[str, Any]:
-        return _finetune(study, mixed, base, folder, mark, place, begin())
+        return _finetune(study, mixed, base, folder, mark, place, begin(), onward)
 
     return store.stage(folder / "export", mark, work)
 
 
 def _finetune(
-    study: Study, mixed: Mixed, base: Path, folder: Path, mark: Mapping[str, str], place: Path, move: Move
+    study: Study, mixed: Mixed, base: Path, folder: Path, mark: Mapping[str, str], place: Path, move: Move, onward: bool
 ) -> dict[str, Any]:
     from limit_lab.finetune.train import train
     from limit_lab.model.export import export as export_model
     from limit_lab.model.loading import load_model
 
-    model = load_model(base)
+    how, seed, model = study.finetune, study.seeds.training, load_model(base)
 
-    def work(training: Path) -> dict[str, Any]:
-        print(f"  finetune: {mixed.card['documents']:,} documents, {mixed.card['tokens']:,} tokens, {study.finetune.duration}")
-        seed = study.seeds.training
-        outcome = train(model, mixed.documents, study.finetune, study.hardware, training, seed=seed, progress=move)
-        export_model(model, base, place / "model", card=_model_card(study, mixed.card))
-        (training / "checkpoint.ckpt").unlink(missing_ok=True)
+    def work(own: Path) -> dict[str, Any]:
+        length = how.export or how.duration
+        print(f"  finetune: {mixed.card['documents']:,} documents, {mixed.card['tokens']:,} tokens, {length}")
+        with trainings.opened(study, identity(study), own) as state:
+            outcome = train(model, mixed.documents, how, study.hardware, state, seed=seed, progress=move, keep=onward)
+            export_model(model, base, place / "model", card=_model_card(study, mixed.card))
+        (own / "checkpoint.ckpt").unlink(missing_ok=True)
         return outcome
 
     if not (place / "model").is_dir():  # a training whose export was deleted has to be done again

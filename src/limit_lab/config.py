@@ -13,14 +13,12 @@ from typing import Any
 
 from omegaconf import MISSING
 
-from limit_lab.durations import Duration, documents
-from limit_lab.errors import ConfigError, did_you_mean
+from limit_lab.durations import documents
+from limit_lab.errors import ConfigError, did_you_mean, one_of
+from limit_lab.recipe import Finetune as Finetune
 
 #: Bumped whenever our own code changes results for an unchanged configuration.
 NUMERICS = 1
-
-#: Recipe fields that change no result.
-DISPLAY = ("checkpoint_every_steps", "log_every_steps")
 
 VERBS = ("study", "plan", "status", "report", "diff", "dashboard", "export", "mix", "pretrain_micro")
 
@@ -122,80 +120,6 @@ class Prompt:
 
 
 @dataclass(kw_only=True)
-class Loss:
-    """How much each target counts in an optimizer step (limit_lab.finetune.loss)."""
-
-    weight: str = "token"  # token | document | paper_microbatch
-    microbatch: int = 4  # documents whose targets share a mean under paper_microbatch
-
-    def __post_init__(self) -> None:
-        _one_of("finetune.loss.weight", self.weight, ("token", "document", "paper_microbatch"))
-        if self.microbatch < 1:
-            raise ConfigError(f"finetune.loss.microbatch={self.microbatch} holds no document: use 1 or more.")
-
-
-@dataclass(kw_only=True)
-class Finetune:
-    """The recipe. ``duration`` is the length of the schedule, ``stop`` where training ends and evaluation begins."""
-
-    name: str = MISSING
-    duration: str = "3ep"
-    stop: str | None = None
-    batch: str = "48doc"
-    rows: str = field(default="packed", metadata={"later": True})  # packed | padded: one document a row, of max_seq_tokens
-    last_batch: str = field(default="train", metadata={"later": True})  # train | drop: the partial one of an epoch
-    max_seq_tokens: int = 2048
-    on_too_long: str = "error"  # error | drop | truncate
-    optimizer: str = "adamw"
-    learning_rate: float = 5e-6
-    betas: list[float] = field(default_factory=lambda: [0.9, 0.99])
-    eps: float = 1e-8
-    weight_decay: float = 0.0
-    schedule: str = "linear"  # linear | cosine, both down to zero
-    warmup: str = "50step"  # steps, or a share of the schedule such as 0.05
-    clip_norm: float = 1.0
-    freeze_embeddings: bool = False
-    loss: Loss = field(default_factory=Loss, metadata={"later": True})
-    precision: str = "bf16"  # bf16 (autocast over fp32 weights) | fp32
-    checkpoint_every_steps: int = 100
-    log_every_steps: int = 10
-
-    def __post_init__(self) -> None:
-        duration = Duration.parse(self.duration, name="finetune.duration")
-        if self.stop is not None:
-            stop = Duration.parse(self.stop, name="finetune.stop")
-            if stop.unit == duration.unit and stop.amount > duration.amount:
-                raise ConfigError(f"finetune.stop={self.stop} lies beyond finetune.duration={self.duration}: stop earlier.")
-        documents(self.batch, name="finetune.batch")
-        _one_of("finetune.on_too_long", self.on_too_long, ("error", "drop", "truncate"))
-        _one_of("finetune.optimizer", self.optimizer, ("adamw",))
-        _one_of("finetune.schedule", self.schedule, ("linear", "cosine"))
-        _one_of("finetune.precision", self.precision, ("bf16", "fp32"))
-        _one_of("finetune.rows", self.rows, ("packed", "padded"))
-        _one_of("finetune.last_batch", self.last_batch, ("train", "drop"))
-        if not re.fullmatch(r"\d+step|0?\.\d+|0", self.warmup):
-            raise ConfigError(f"finetune.warmup={self.warmup!r} is neither steps (50step) nor a share (0.05).")
-        for name, value in (("learning_rate", self.learning_rate), ("clip_norm", self.clip_norm)):
-            if value <= 0:
-                raise ConfigError(f"finetune.{name}={value} must be above 0.")
-        for name, every in (("checkpoint", self.checkpoint_every_steps), ("log", self.log_every_steps)):
-            if every < 1:
-                raise ConfigError(f"finetune.{name}_every_steps={every} is no interval: use 1 or more.")
-        if len(self.betas) != 2 or not all(0 <= beta < 1 for beta in self.betas):
-            raise ConfigError(f"finetune.betas={self.betas} must be two numbers from 0 to below 1, such as [0.9, 0.99].")
-        if self.weight_decay < 0 or self.eps < 0:
-            raise ConfigError(f"finetune.weight_decay={self.weight_decay}, finetune.eps={self.eps}: neither may be below 0.")
-        if self.max_seq_tokens < 8:
-            raise ConfigError(f"finetune.max_seq_tokens={self.max_seq_tokens} leaves no room for a prompt: use 8 or more.")
-
-    def warmup_steps(self, steps: int) -> int:
-        """Warm-up in optimizer steps for a schedule of ``steps``."""
-        if self.warmup.endswith("step"):
-            return int(self.warmup.removesuffix("step"))
-        return round(float(self.warmup) * steps)
-
-
-@dataclass(kw_only=True)
 class Hardware:
     """What the run may use; outside every fingerprint, recorded in every result."""
 
@@ -219,9 +143,9 @@ class Hardware:
         for name, number in (("devices", self.devices), ("nodes", self.nodes), ("cells", self.cells or 1)):
             if number < 1:
                 raise ConfigError(f"hardware.{name}={number} leaves nothing to run on: use 1 or more.")
-        _one_of("hardware.accelerator", self.accelerator, ("cpu", "gpu"))
-        _one_of("hardware.strategy", self.strategy, ("single", "zero3"))
-        _one_of("hardware.attention", self.attention, ("auto", "mask", "documents", "varlen", "flex"))
+        one_of("hardware.accelerator", self.accelerator, ("cpu", "gpu"))
+        one_of("hardware.strategy", self.strategy, ("single", "zero3"))
+        one_of("hardware.attention", self.attention, ("auto", "mask", "documents", "varlen", "flex"))
         if self.logits_at_once < 1:
             raise ConfigError(f"hardware.logits_at_once={self.logits_at_once} projects nothing: use 1 or more.")
         if self.threads is not None and self.threads < 1:
@@ -254,7 +178,7 @@ class Task:
     has_categories: bool = False  # rows are split by their category; the score is the plain mean over the categories
 
     def __post_init__(self) -> None:
-        _one_of("gauntlet.tasks.*.type", self.type, ("language_modeling", "multiple_choice", "schema", "generation"))
+        one_of("gauntlet.tasks.*.type", self.type, ("language_modeling", "multiple_choice", "schema", "generation"))
         if self.type == "schema" and self.template:
             raise ConfigError(f"the schema task {self.label} has no one question to put in a template: set template: false.")
         if self.type == "generation" and self.has_categories:
@@ -282,7 +206,7 @@ class Gauntlet:
         if not self.prompting:
             raise ConfigError(f"gauntlet={self.name} has prompting=[] and would ask nothing: use raw, template or both.")
         for prompting in self.prompting:
-            _one_of("gauntlet.prompting", prompting, ("raw", "template"))
+            one_of("gauntlet.prompting", prompting, ("raw", "template"))
         labels = [task.label for task in self.tasks]
         if len(set(labels)) < len(labels):
             raise ConfigError(f"gauntlet={self.name} names a task twice: {', '.join(sorted(labels))}.")
@@ -331,7 +255,7 @@ class Judge:
     gone: str | None = None  # why a live call is impossible, with the remedy
 
     def __post_init__(self) -> None:
-        _one_of("judge.profile", self.profile, ("ground_truth", "length", "alpaca_eval_gpt4"))
+        one_of("judge.profile", self.profile, ("ground_truth", "length", "alpaca_eval_gpt4"))
 
 
 @dataclass(kw_only=True)
@@ -345,8 +269,8 @@ class Tracking:
     mode: str = "auto"  # auto (online when there is a key) | online | offline
 
     def __post_init__(self) -> None:
-        _one_of("tracking.kind", self.kind, ("none", "wandb"))
-        _one_of("tracking.mode", self.mode, ("auto", "online", "offline"))
+        one_of("tracking.kind", self.kind, ("none", "wandb"))
+        one_of("tracking.mode", self.mode, ("auto", "online", "offline"))
         if not self.project or len(self.project) > 128 or re.search(r"[/\\#?%:]", self.project):
             raise ConfigError(f"tracking.project={self.project!r} is no project name: use up to 128 signs without /\\#?%:.")
 
@@ -369,7 +293,7 @@ class Microworld:
     pretrain_learning_rate: float = 5e-3
 
     def __post_init__(self) -> None:
-        _one_of("microworld.part", self.part, ("development", "test"))
+        one_of("microworld.part", self.part, ("development", "test"))
 
 
 @dataclass(kw_only=True)
@@ -390,8 +314,8 @@ class Predicate:
     margin: float = 0.0
 
     def __post_init__(self) -> None:
-        _one_of("study.predicates.*.measure", self.measure, ("gauntlet", "win_rate", "judge_score"))
-        _one_of("study.predicates.*.kind", self.kind, ("better", "keeps", "within"))
+        one_of("study.predicates.*.measure", self.measure, ("gauntlet", "win_rate", "judge_score"))
+        one_of("study.predicates.*.kind", self.kind, ("better", "keeps", "within"))
         if self.kind == "keeps" and self.over is None:
             raise ConfigError(f"the predicate {self.claim!r} keeps a gain over nothing: name the cell in 'over'.")
 
@@ -409,7 +333,7 @@ class Cells:
     predicates: list[Predicate] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        _one_of("study.pairs", self.pairs, ("baseline", "all"))
+        one_of("study.pairs", self.pairs, ("baseline", "all"))
 
     @property
     def baseline_name(self) -> str | None:
@@ -458,7 +382,7 @@ class Study:
     diff: Diff = field(default_factory=Diff)
 
     def __post_init__(self) -> None:
-        _one_of("do", self.do, VERBS)
+        one_of("do", self.do, VERBS)
         for source in self.mixture.samples:
             if source not in self.data.sources:
                 raise ConfigError(
@@ -466,7 +390,7 @@ class Study:
                     f"{did_you_mean(source, self.data.sources)}"
                 )
 
-
-def _one_of(name: str, value: str, allowed: tuple[str, ...]) -> None:
-    if value not in allowed:
-        raise ConfigError(f"{name}={value!r} is unknown{did_you_mean(value, allowed)}")
+    @property
+    def label(self) -> str:
+        """What to call this cell: its mixture, and where its training was exported if that is not the end."""
+        return self.mixture.name + (f", {self.finetune.export}" if self.mixture.samples and self.finetune.export else "")

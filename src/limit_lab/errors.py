@@ -52,3 +52,9 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
         return "; did you mean " + " or ".join(f"'{match}'" for match in close) + "?"
     shown = ", ".join(candidates[:12]) + (", ..." if len(candidates) > 12 else "")
     return f"; known: {shown or 'nothing'}"
+
+
+def one_of(name: str, value: str, allowed: tuple[str, ...]) -> None:
+    """Raises: ConfigError when ``value`` is none of the ``allowed`` ones."""
+    if value not in allowed:
+        raise ConfigError(f"{name}={value!r} is unknown{did_you_mean(value, allowed)}")

@@ -11,8 +11,9 @@ from pathlib import Path
 
 from limit_lab.config import Study
 from limit_lab.couples import couples
-from limit_lab.durations import Duration, documents
+from limit_lab.durations import Batch, documents
 from limit_lab.fingerprints import fingerprint, plain
+from limit_lab.recipe import Schedule, in_steps
 from limit_lab.shapes import shape_of
 
 GIB = 2**30
@@ -20,15 +21,6 @@ GIB = 2**30
 DECODING = 0.1
 #: Nodes of the configuration that make no cell another one.
 AROUND = ("do", "runs", "debug", "hardware", "judge", "tracking", "study", "report")
-
-
-@dataclass(frozen=True, slots=True)
-class Schedule:
-    """Optimizer steps of the whole schedule, where training stops inside it, and the warm-up."""
-
-    steps: int
-    stop: int
-    warmup: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,16 +82,11 @@ def tokens(study: Study) -> Tokens | None:
 
 
 def schedule(study: Study) -> Schedule | None:
-    """None for the untouched base, or when a duration in tokens meets sources of unknown length."""
-    count = sum(study.mixture.samples.values())
-    recipe, expected = study.finetune, tokens(study)
-    spans = [Duration.parse(text, name="finetune.duration") for text in (recipe.duration, recipe.stop or recipe.duration)]
-    if not count or (expected is None and any(span.unit == "tok" for span in spans)):
+    """None for the untouched base, or when a recipe in tokens meets sources of unknown length."""
+    count, expected = sum(study.mixture.samples.values()), tokens(study)
+    if not count or (expected is None and study.finetune.in_tokens):
         return None
-    batch = documents(recipe.batch, name="finetune.batch")
-    mean = expected.total / count if expected else 0.0
-    steps, stop = (span.steps(count, batch, mean) for span in spans)
-    return Schedule(steps=steps, stop=min(stop, steps), warmup=recipe.warmup_steps(steps))
+    return in_steps(study.finetune, count, expected.total if expected else 0.0)
 
 
 def memory(study: Study) -> Memory:
@@ -109,16 +96,17 @@ def memory(study: Study) -> Memory:
     zero3: bf16 weights 2 and gradients 2, fp32 master and moments 12, all divided over the devices (Rajbhandari et al.
     2020, section 3.1). Activations: 34 bytes a token, layer and channel without attention scores (Korthikanti et al. 2022,
     equation 1), twice that in fp32, and 8 bytes a token and vocabulary entry for logits and their gradients: an upper
-    bound, with every document of the micro-batch at full length and nothing recomputed.
+    bound, with every document of the micro-batch at full length and nothing recomputed; rows that are padded reach it. LionW
+    holds one moment, 4 bytes less. With LoRA the gradients and moments are those of the adapters.
     """
     model, recipe, hardware = shape_of(study.model), study.finetune, study.hardware
-    every = model.parameters
-    learnt = every - model.vocabulary if recipe.freeze_embeddings else every
+    every, learnt = model.parameters, learning(study)
     sharded = hardware.strategy == "zero3"
     devices = hardware.devices * hardware.nodes if sharded else 1
     low = recipe.precision == "bf16"
     weights = 2.0 if sharded else (6.0 if low else 4.0)
-    gradients, states = (2.0, 12.0) if sharded else (4.0, 8.0)
+    gradients, states = (2.0, 4.0) if sharded else (4.0, 0.0)  # the states of zero3 begin with fp32 master weights
+    states += _moments(study)
     fed = documents(hardware.micro_batch, name="hardware.micro_batch") * recipe.max_seq_tokens
     activations = fed * ((34 if low else 68) * model.d_model * model.n_layers + 8 * model.vocab_size)
     return Memory(
@@ -129,21 +117,41 @@ def memory(study: Study) -> Memory:
     )
 
 
+def learning(study: Study) -> float:
+    """Parameters that are trained: all, all but the vocabulary's, or those of the adapters."""
+    model, recipe = shape_of(study.model), study.finetune
+    if recipe.lora.rank:
+        targets = recipe.lora.targets or list(model.linear)
+        return recipe.lora.rank * sum(model.linear.get(name, 0.0) for name in targets)
+    return model.parameters - model.vocabulary if recipe.freeze_embeddings else model.parameters
+
+
+def _moments(study: Study) -> float:
+    """Bytes a trained parameter of the optimizer's moments."""
+    return 4.0 if study.finetune.optimizer == "lionw" else 8.0
+
+
 def flops(study: Study) -> float | None:
-    """Floating-point operations of fine-tuning up to the stop, forward and backward, attention inside documents only.
+    """Floating-point operations of fine-tuning from the export before to this cell's, attention inside documents only.
 
     One pass costs ``6 (B T + V d T_target) + 6 L d sum(l^2)`` for T tokens of which T_target carry loss, in documents of
     l tokens, with B weights outside the vocabulary (``12 L d^2`` in an MPT): 2 operations a weight and token forward, twice
-    that backward (Kaplan et al. 2020, section 2.1).
+    that backward (Kaplan et al. 2020, section 2.1). A padded row costs what a document of its length does. LoRA leaves out
+    the gradients of the weights, a third.
     """
     expected, planned = tokens(study), schedule(study)
     if expected is None or planned is None:
         return None
-    model = shape_of(study.model)
-    body = model.body * expected.total + model.vocab_size * model.d_model * expected.response
-    attention = model.n_layers * model.d_model * expected.square_sum
-    passes = planned.stop * documents(study.finetune.batch, name="finetune.batch") / sum(study.mixture.samples.values())
-    return 6 * (body + attention) * passes
+    model, recipe, count = shape_of(study.model), study.finetune, sum(study.mixture.samples.values())
+    read, squares = expected.total, expected.square_sum
+    if recipe.rows == "padded":
+        read, squares = count * recipe.max_seq_tokens, count * recipe.max_seq_tokens**2
+    body = model.body * read + model.vocab_size * model.d_model * expected.response
+    attention = model.n_layers * model.d_model * squares
+    batch = Batch.parse(recipe.batch, name="finetune.batch")
+    of = count if batch.unit == "doc" else expected.total
+    passes = (planned.stop - planned.begun) * batch.amount / of
+    return (4 if recipe.lora.rank else 6) * (body + attention) * passes
 
 
 def hours(study: Study) -> float | None:
@@ -192,8 +200,9 @@ def disk_gib(study: Study) -> float:
         return 0.0
     every = shape_of(study.model).parameters
     sharded = study.hardware.strategy == "zero3"
-    checkpoint, exported = (14.0, 2.0) if sharded else (12.0, 4.0)
-    return (2 * checkpoint + exported) * every / GIB
+    weights, exported = (6.0, 2.0) if sharded else (4.0, 4.0)
+    held = learning(study) if study.finetune.lora.rank else every  # with LoRA a checkpoint holds the adapters only
+    return (2 * (weights + _moments(study)) * held + exported * every) / GIB
 
 
 def study_gib(cells: Sequence[Study], bases: Sequence[Study] = ()) -> float:

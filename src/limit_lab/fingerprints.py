@@ -5,8 +5,11 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, is_dataclass
+from dataclasses import MISSING, Field, asdict, fields, is_dataclass
 from typing import Any
+
+#: Marks a field that was added when records existed already: at its default it is left out of identities and records.
+ADDED = {"added": True}
 
 
 def plain(value: Any) -> Any:
@@ -18,6 +21,23 @@ def plain(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [plain(item) for item in value]
     return value
+
+
+def stated(value: Any) -> Any:
+    """`plain` without the fields marked as `ADDED` that stand at their defaults."""
+    if is_dataclass(value) and not isinstance(value, type):
+        pairs = [(one, getattr(value, one.name)) for one in fields(value)]
+        return {one.name: stated(own) for one, own in pairs if not (one.metadata.get("added") and own == default(one))}
+    if isinstance(value, Mapping):
+        return {str(key): stated(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [stated(item) for item in value]
+    return value
+
+
+def default(one: Field[Any]) -> Any:
+    """The value of a field that nobody gave one."""
+    return one.default if one.default_factory is MISSING else one.default_factory()
 
 
 def fingerprint(value: Any) -> str:

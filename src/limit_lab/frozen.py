@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping, Sequence
-from dataclasses import Field, fields
+from dataclasses import fields
 from typing import Any
 
-from limit_lab.config import DISPLAY, NUMERICS, Finetune, Predicate, Study, Task
-from limit_lab.fingerprints import fingerprint, plain
+from limit_lab.config import NUMERICS, Finetune, Predicate, Study, Task
+from limit_lab.fingerprints import default, fingerprint, plain
 from limit_lab.microworld.checkpoint import recipe
 from limit_lab.model.bases import base_folder, content
+from limit_lab.recipe import DISPLAY
 
 
 def base(cells: Sequence[Study]) -> dict[str, Any]:
@@ -47,11 +47,7 @@ def fixed(cells: Sequence[Study], base: Mapping[str, Any]) -> dict[str, Any]:
 def _stated(node: Finetune | Task | Predicate) -> dict[str, Any]:
     """The fields that differ from their defaults, so that an option added later changes no fingerprint."""
     values = plain(node)
-    return {one.name: values[one.name] for one in fields(node) if values[one.name] != _default(one)}
-
-
-def _default(one: Field[Any]) -> Any:
-    return one.default if one.default_factory is dataclasses.MISSING else one.default_factory()
+    return {one.name: values[one.name] for one in fields(node) if getattr(node, one.name) != default(one)}
 
 
 def _weights(study: Study) -> str | None:

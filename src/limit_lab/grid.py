@@ -23,8 +23,8 @@ def cells(study: Study, overrides: Sequence[str], user: Path | None = None) -> l
     """Every cell of ``study``, which was composed from ``overrides`` (and the groups in ``user``): the configured one last.
 
     At each point of ``study.axes`` (one point if there are none) stand ``study.study.mixtures`` in their order, before them
-    the baseline if it is not among them, then the configured mixture. Equal cells are one cell, and equal samples have one
-    name (`limit_lab.mixtures`).
+    the baseline if it is not among them, then the configured mixture, each once for every point of ``finetune.export_at``.
+    Equal cells are one cell, and equal samples have one name (`limit_lab.mixtures`).
     Raises: ConfigError when a mixture has no group file or does not compose to itself, for an axis that is no key of the
     configuration or has no values, and for a value that the key cannot have.
     """
@@ -45,9 +45,16 @@ def cells(study: Study, overrides: Sequence[str], user: Path | None = None) -> l
         row = [_of_mixture(name, given, untouched, options if alone else {}, user) for name in names]
         row.append(mixtures.renamed(compose([*given, *own], user), options, own) if chosen else study)
         for point in _points(plain):
-            found += [_at(cell, point) for cell in row]
+            found += [one for cell in row for one in _exports(_at(cell, point))]
     last = {fingerprint(cell): at for at, cell in enumerate(found)}
     return [cell for at, cell in enumerate(found) if last[fingerprint(cell)] == at]
+
+
+def _exports(study: Study) -> list[Study]:
+    """A cell for each point at which the training is exported, the last one being ``study`` itself."""
+    points, recipe = study.finetune.export_at, study.finetune
+    earlier = [replace(study, finetune=replace(recipe, export_at=points[:end])) for end in range(1, len(points))]
+    return [*earlier, study]
 
 
 def shrunk(study: Study, overrides: Sequence[str]) -> list[str]:

@@ -9,14 +9,15 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 
-from limit_lab.config import Study
-from limit_lab.durations import documents
+from limit_lab.config import Finetune, Study
+from limit_lab.durations import Batch
 from limit_lab.errors import PreflightError
 from limit_lab.estimate import (
     disk_gib,
     distinct,
     gauntlet_rows,
     host_gib,
+    learning,
     memory,
     pairs,
     pretraining,
@@ -28,6 +29,7 @@ from limit_lab.estimate import (
 )
 from limit_lab.microworld.checkpoint import missing
 from limit_lab.preflight import problems
+from limit_lab.recipe import Schedule
 from limit_lab.shapes import shape_of
 
 
@@ -39,7 +41,7 @@ def describe(cells: Sequence[Study]) -> str:
         lines += ["", *_grid(cells)]
     else:
         for number, cell in enumerate(made, 1):
-            lines += ["", f"cell {number} of {len(made)}: model={cell.model.name} mixture={cell.mixture.name}"]
+            lines += ["", f"cell {number} of {len(made)}: model={cell.model.name} mixture={cell.label}"]
             lines += [f"  {label:<10} {text}" for label, text in (*_base(cell), *_cell(cell))]
     lines += ["", "in all", *(f"  {label:<10} {text}" for label, text in _totals(cells))]
     return "\n".join(lines)
@@ -56,7 +58,7 @@ def _grid(cells: Sequence[Study]) -> list[str]:
         lines.append(f"made first: the bases of the {worlds}, pretrained from nothing, {time} each")
     by_mixture: dict[str, list[Study]] = {}
     for cell in distinct(cells):
-        by_mixture.setdefault(cell.mixture.name, []).append(cell)
+        by_mixture.setdefault(cell.label, []).append(cell)
     width = max(map(len, by_mixture))
     for name, own in by_mixture.items():
         planned, count = schedule(own[0]), sum(own[0].mixture.samples.values())
@@ -95,12 +97,36 @@ def _cell(study: Study) -> list[tuple[str, str]]:
     if planned is None:
         found.append(("steps", "unknown: a duration in tokens needs data.sources.*.prompt_tokens and response_tokens"))
     else:
-        batch = documents(recipe.batch, name="finetune.batch")
-        where = f", stopping at {recipe.stop} = {planned.stop:,} steps" if recipe.stop else ""
-        text = f"{planned.steps:,} steps of {batch} documents ({recipe.duration}, {recipe.schedule}){where}"
-        share = planned.warmup / planned.steps
-        found.append(("steps", f"{text}; warm-up {planned.warmup:,} steps, {share:.1%} of the schedule"))
+        found.append(("steps", _steps(recipe, planned)))
+    found.append(("recipe", _recipe(study)))
+    found += [("note", recipe.note)] if recipe.note else []
     return [*found, *_machine_lines(study)]
+
+
+def _steps(recipe: Finetune, planned: Schedule) -> str:
+    batch = Batch.parse(recipe.batch, name="finetune.batch")
+    about = "~" if recipe.in_tokens else ""
+    text = f"{about}{planned.steps:,} steps of {batch.amount:,} {'documents' if batch.unit == 'doc' else 'tokens'}"
+    text += f" ({recipe.schedule_over or recipe.duration}, {recipe.schedule})"
+    if recipe.schedule_over and not recipe.export:
+        text += f", ending after {recipe.duration} = {about}{planned.whole:,} steps"
+    if recipe.export:
+        text += f", exported at {recipe.export} = {about}{planned.stop:,} steps"
+    if planned.begun:
+        text += f", continued from {recipe.export_at[-2]}"
+    share = planned.warmup / planned.steps
+    return f"{text}; warm-up {planned.warmup:,} steps, {share:.1%} of the schedule"
+
+
+def _recipe(study: Study) -> str:
+    """What is learnt and how, in words."""
+    recipe = study.finetune
+    learnt = f"{recipe.optimizer} at {recipe.learning_rate:g}"
+    if recipe.lora.rank:
+        learnt += f", adapters of rank {recipe.lora.rank} ({learning(study):,.0f} parameters)"
+    lost = f", {recipe.on_too_long}" if recipe.on_too_long.startswith("truncate") else ""
+    dropped = ", short last batches dropped" if recipe.last_batch == "drop" else ""
+    return f"{learnt}; {recipe.rows} rows{lost}{dropped}; loss by {recipe.loss.weight}"
 
 
 def _base(study: Study) -> list[tuple[str, str]]:
@@ -123,7 +149,9 @@ def _token_lines(study: Study, count: int) -> list[tuple[str, str]]:
             "tokens",
             f"~{expected.total:,.0f} a pass, ~{expected.response:,.0f} with loss; ~{expected.total / count:,.0f} a sample",
         ),
-        ("packs", f"~{math.ceil(expected.total / width):,} of {width:,} tokens a pass, when full"),
+        ("packs", f"~{math.ceil(expected.total / width):,} of {width:,} tokens a pass, when full")
+        if study.finetune.rows == "packed"
+        else ("rows", f"{count:,} of {width:,} tokens a pass, ~{expected.total / (count * width):.1%} of them not padding"),
         ("loss share", ", ".join(f"~{share:.1%} {name}" for name, share in shares.items())),
     ]
 

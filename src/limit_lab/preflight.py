@@ -12,13 +12,14 @@ from pathlib import Path
 
 from limit_lab import estimate, tracking
 from limit_lab.config import Study
-from limit_lab.durations import documents
-from limit_lab.errors import LimitLabError
+from limit_lab.durations import Batch
+from limit_lab.errors import LimitLabError, did_you_mean
 from limit_lab.fingerprints import fingerprint
 from limit_lab.microworld.checkpoint import missing
 from limit_lab.mixture import sources
 from limit_lab.model import bases
 from limit_lab.prompt import template
+from limit_lab.recipe import Schedule, misfits
 from limit_lab.shapes import shape_of
 
 #: The nodes of the configuration that decide whether a cell can be made here at all.
@@ -31,7 +32,8 @@ def problems(cells: Sequence[Study]) -> list[str]:
     for cell in cells:
         alike.setdefault(fingerprint([getattr(cell, node) for node in LOOKED_AT]), []).append(cell)
     found = [problem for own in alike.values() for problem in _alike(own)]
-    found += [*_sizes(cells), *_tracking(cells[-1]), *_runs(cells), *_unread(cells), *_asked_alike(cells[-1])]
+    found += [*_sizes(cells), *_tracking(cells[-1]), *_runs(cells), *_steps(cells), *_asked_alike(cells[-1])]
+    found += _lora(cells)
     return list(dict.fromkeys(found))
 
 
@@ -81,20 +83,46 @@ def _devices(study: Study) -> Iterator[str]:
         yield "hardware.strategy=zero3 needs DeepSpeed, which is not installed: pip install deepspeed (Linux)."
 
 
-def _unread(cells: Sequence[Study]) -> Iterator[str]:
-    """Fine-tunings that end before every sample was read once."""
+def _steps(cells: Sequence[Study]) -> Iterator[str]:
+    """Recipes that do not suit their mixture, and fine-tunings that end before every sample was read once."""
     for cell in estimate.distinct(cells):
-        planned, recipe, count = estimate.schedule(cell), cell.finetune, sum(cell.mixture.samples.values())
-        batch = documents(recipe.batch, name="finetune.batch")
-        if planned is None or planned.stop * batch >= count:
+        planned = estimate.schedule(cell)
+        if planned is None:
             continue
-        ends = f"finetune.duration={recipe.duration}"
-        if recipe.stop is not None and planned.stop < planned.steps:
-            ends = f"finetune.stop={recipe.stop}" + (f" with {ends}" if planned.steps * batch < count else "")
-        yield (
-            f"mixture {cell.mixture.name} holds {count:,} samples and {ends} of {batch:,} documents reads "
-            f"{planned.stop * batch:,}: use {-(-count // batch):,}step or more, or a smaller mixture."
-        )
+        yield from misfits(cell.finetune, planned)
+        if planned.stop < planned.epoch:
+            yield _unread(cell, planned)
+
+
+def _unread(cell: Study, planned: Schedule) -> str:
+    recipe, count = cell.finetune, sum(cell.mixture.samples.values())
+    ends = f"finetune.duration={recipe.duration}"
+    if recipe.export is not None:
+        ends = f"finetune.export_at={recipe.export}" + (f" with {ends}" if planned.whole < planned.epoch else "")
+    batch = Batch.parse(recipe.batch, name="finetune.batch")
+    read = f"of {batch.amount:,} documents reads {planned.stop * batch.amount:,}"
+    if batch.unit == "tok":
+        read = f"of {batch.amount:,} tokens reads ~{count * planned.stop // planned.epoch:,}"
+    return (
+        f"mixture {cell.mixture.name} holds {count:,} samples and {ends} {read}: use {planned.epoch:,}step or more, or a "
+        "smaller mixture."
+    )
+
+
+def _lora(cells: Sequence[Study]) -> Iterator[str]:
+    """Adapters without the library that makes them, or for layers that the model does not have."""
+    for cell in estimate.distinct(cells):
+        lora = cell.finetune.lora
+        if not lora.rank or not cell.mixture.samples:
+            continue
+        if importlib.util.find_spec("peft") is None:
+            yield f"finetune.lora.rank={lora.rank} needs peft, which is not installed: pip install peft, or use rank 0."
+        if not lora.targets or list(_refusal(partial(shape_of, cell.model))):
+            continue
+        has = shape_of(cell.model).linear
+        for name in lora.targets:
+            if name not in has:
+                yield f"finetune.lora.targets names {name!r}, no linear layer of {cell.model.name}{did_you_mean(name, has)}"
 
 
 def _asked_alike(study: Study) -> Iterator[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -17,6 +17,9 @@ from limit_lab.errors import ModelError
 WIDTH = ("hidden_size", "d_model", "n_embd")
 LAYERS = ("num_hidden_layers", "n_layers", "n_layer")
 HEADS = ("num_attention_heads", "n_heads", "n_head")
+
+#: Inputs and outputs of an MPT's linear layers, in widths.
+MPT_LINEAR = {"Wqkv": 4, "out_proj": 2, "up_proj": 5, "down_proj": 5}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,6 +34,7 @@ class Shape:
     parameters: float
     body: float  # weights that every token passes: all but embedding and vocabulary projection
     vocabulary: float  # embedding and vocabulary projection
+    linear: Mapping[str, float]  # inputs and outputs of the matrices inside the blocks, summed over those of one name
 
 
 def shape_of(model: Model) -> Shape:
@@ -61,6 +65,7 @@ def _stated(model: Model) -> Shape:
         parameters=body + vocabulary + (2 * layers + 1) * width if published is None else published,
         body=body,
         vocabulary=vocabulary,
+        linear={name: number * width * layers for name, number in MPT_LINEAR.items()},
     )
 
 
@@ -84,7 +89,18 @@ def _read(folder: Path) -> Shape:
         parameters=every,
         body=every - kept,
         vocabulary=kept,
+        linear=_linear(sizes, (vocab, width)),
     )
+
+
+def _linear(sizes: Mapping[str, tuple[int, ...]], vocabulary: tuple[int, int]) -> dict[str, float]:
+    """Inputs and outputs of the matrices that stand once in every block, which have a number in their names."""
+    found: dict[str, float] = {}
+    for name, shape in sizes.items():
+        parts = name.split(".")
+        if len(shape) == 2 and shape != vocabulary and parts[-1] == "weight" and any(part.isdigit() for part in parts):
+            found[parts[-2]] = found.get(parts[-2], 0.0) + sum(shape)
+    return found
 
 
 def _size(folder: Path, raw: dict[str, Any], names: tuple[str, ...]) -> int:

@@ -57,7 +57,7 @@ def standing(study: Study) -> Standing:
 
 def _baseless(study: Study, left: float | None) -> Standing:
     """A cell that has no folder yet, because its base or its data is missing."""
-    name, world, runs = study.mixture.name, study.microworld, Path(study.runs)
+    name, world, runs = study.label, study.microworld, Path(study.runs)
     if not study.model.embedded or has_base(world, runs):
         return Standing(name=name, state="waiting", note="for its base or its data", seconds_left=left)
     if store.held(lock_of(world, runs)):

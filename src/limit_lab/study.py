@@ -177,7 +177,7 @@ def export(cells: list[Study]) -> None:
         folder = cell.folder_of(study) / "export"
         if not (folder / "model" / "config.json").is_file() and study.mixture.samples:
             raise DataError(f"{folder} is not there yet: run the same command with do=study first.")
-        print(f"{study.mixture.name}: {cell.model_folder(study)}")
+        print(f"{study.label}: {cell.model_folder(study)}")
 
 
 def _pairs(made: list[Study]) -> list[tuple[Study, Study]]:

@@ -6,17 +6,18 @@ A job that fails stops no other. A failed base fails the cells of its world, whi
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 from limit_lab import cell, side_by_side
 from limit_lab.config import Study
-from limit_lab.errors import DataError, LimitLabError
+from limit_lab.errors import BusyError, DataError, LimitLabError
 from limit_lab.estimate import distinct, pretraining, seconds
 from limit_lab.fingerprints import fingerprint, plain
 from limit_lab.microworld.checkpoint import base_key, has_base, missing
 from limit_lab.plan import duration
-from limit_lab.progress import UNKNOWN, StudyProgress
+from limit_lab.progress import UNKNOWN, Stages, StudyProgress
 from limit_lab.side_by_side import Job, at_once
 from limit_lab.tracking import Tracker
 
@@ -79,18 +80,49 @@ def _cells(waiting: Sequence[Numbered], of: int, progress: StudyProgress, tracke
     """Make the cells that are not done, and tell the tracker of each; returns what failed, by name."""
     if not waiting:
         return {}
-    studies = {f"{at} {study.mixture.name}": study for at, study in waiting}
+    trainings = _trainings(waiting)
     jobs = [
-        Job(name=name, seconds=_known(seconds(study).values()), work=partial(cell.make, study, at, of))
-        for name, (at, study) in zip(studies, waiting, strict=True)
+        Job(
+            name=name,
+            seconds=sum(_known(seconds(study).values()) for _, study in own),
+            work=partial(_in_order, own, of),
+        )
+        for name, own in trainings.items()
     ]
     last, workers = waiting[-1][1], at_once(waiting[-1][1], len(jobs))
-    _announce(f"{len(jobs)} of {of} cells to make", last, workers, duration(list(studies.values())))
+    _announce(f"{len(waiting)} of {of} cells to make", last, workers, duration([study for _, study in waiting]))
 
     def tell(job: Job) -> None:
-        tracker.tell("cells", cell.folder_of(studies[job.name]).name)
+        for _, study in trainings[job.name]:
+            tracker.tell("cells", cell.folder_of(study).name)
 
     return side_by_side.make(jobs, workers, progress, tell)
+
+
+def _trainings(waiting: Sequence[Numbered]) -> dict[str, list[Numbered]]:
+    """The cells that one training makes, by name: all its exports in their order, or the only one."""
+    found: dict[str, list[Numbered]] = {}
+    for at, study in waiting:
+        whole = replace(study, finetune=replace(study.finetune, export_at=[]))
+        found.setdefault(fingerprint(whole), []).append((at, study))
+    return {f"{own[0][0]} {own[0][1].mixture.name}": own for own in found.values()}
+
+
+def _in_order(own: Sequence[Numbered], of: int, progress: Stages) -> None:
+    """Make the exports of one training; each but the last leaves its state to the next.
+
+    Raises: BusyError when another process makes one; LimitLabError for those that failed, when the others are made.
+    """
+    failed: list[str] = []
+    for place, (at, study) in enumerate(own):
+        try:
+            cell.make(study, at, of, progress, onward=place + 1 < len(own))
+        except BusyError:
+            raise
+        except LimitLabError as error:
+            failed.append(str(error) if len(own) == 1 else f"{study.label}: {error}")
+    if failed:
+        raise LimitLabError("\n".join(failed))
 
 
 def _done(study: Study) -> bool:

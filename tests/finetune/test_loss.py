@@ -7,12 +7,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from limit_lab.config import Loss
 from limit_lab.durations import Batch
 from limit_lab.finetune.batches import Batches, MicroBatch, pack
 from limit_lab.finetune.loss import target_loss
 from limit_lab.finetune.module import batch_loss
 from limit_lab.model.mpt import MPT
+from limit_lab.recipe import Loss
 from tests.finetune.test_train import model, some_documents
 
 

@@ -96,7 +96,7 @@ def test_a_document_that_is_too_long_is_an_error_that_names_it(study: Study, tok
         mixed(study, tokenizer, {"short": 3, "long": 30}, max_seq_tokens=LIMIT)
     first = next(one for one in mixed(study, tokenizer, {"long": 30}).documents if len(one.ids) > LIMIT)
     assert f"row {first.row} of source 'long' has {len(first.ids)} tokens, finetune.max_seq_tokens is 60" in str(caught.value)
-    assert "finetune.on_too_long=drop (or truncate)" in str(caught.value)
+    assert "finetune.on_too_long=drop (or truncate_tail, truncate_head)" in str(caught.value)
 
 
 def test_dropped_documents_are_counted(study: Study, tokenizer: Tokenizer) -> None:
@@ -111,7 +111,7 @@ def test_dropped_documents_are_counted(study: Study, tokenizer: Tokenizer) -> No
 
 def test_truncated_documents_lose_the_tail_of_their_response(study: Study, tokenizer: Tokenizer) -> None:
     whole = mixed(study, tokenizer, {"long": 30})
-    made = mixed(study, tokenizer, {"long": 30}, max_seq_tokens=LIMIT, on_too_long="truncate")
+    made = mixed(study, tokenizer, {"long": 30}, max_seq_tokens=LIMIT, on_too_long="truncate_tail")
     fits = [one for one in whole.documents if one.prompt_tokens < LIMIT]
     assert [one.ids for one in made.documents] == [one.ids[:LIMIT] for one in fits]
     assert [one.prompt_tokens for one in made.documents] == [one.prompt_tokens for one in fits]
@@ -119,6 +119,25 @@ def test_truncated_documents_lose_the_tail_of_their_response(study: Study, token
     assert card["truncated"] == sum(len(one.ids) > LIMIT for one in fits) > 0
     assert card["dropped"] == 30 - len(fits) > 0
     assert card["kept"] == len(fits)
+
+
+def test_the_other_truncation_keeps_the_prompt_and_the_end_of_the_response(study: Study, tokenizer: Tokenizer) -> None:
+    tail = mixed(study, tokenizer, {"long": 30}, max_seq_tokens=LIMIT, on_too_long="truncate_tail")
+    head = mixed(study, tokenizer, {"long": 30}, max_seq_tokens=LIMIT, on_too_long="truncate_head")
+    fits = [one for one in mixed(study, tokenizer, {"long": 30}).documents if one.prompt_tokens < LIMIT]
+    cut = [(one, whole) for one, whole in zip(head.documents, fits, strict=True) if len(whole.ids) > LIMIT]
+    assert len(cut) == head.card["sources"]["long"]["truncated"] == tail.card["sources"]["long"]["truncated"] > 0
+    for one, whole in cut:
+        prompt, target = whole.ids[: whole.prompt_tokens], whole.ids[whole.prompt_tokens :]
+        assert one.ids == prompt + target[-(LIMIT - len(prompt)) :]
+        assert one.ids[-1] == tokenizer.eos_token_id
+    assert head.card["tokens"] == tail.card["tokens"]
+
+
+def test_padded_documents_take_a_row_each(study: Study, tokenizer: Tokenizer) -> None:
+    card = mixed(study, tokenizer, {"short": 10}, max_seq_tokens=LIMIT, rows="padded").card
+    assert card["packs"] == 10
+    assert card["fill"] == card["tokens"] / (10 * LIMIT)
 
 
 @pytest.mark.parametrize(("room", "truncated", "dropped"), [(0, 0, 1), (1, 1, 0), (2, 0, 0)])
@@ -131,13 +150,13 @@ def test_a_prompt_that_leaves_no_target_is_dropped(
     data = Data(name="mine", dir=str(tmp_path), sources={"rows": Source(kind="file", file="rows.jsonl")})
     limit = len(prompt_ids(tokenizer, "Say it.", "bare")) + room
     assert len(tokenizer.encode("a", add_special_tokens=False)) == 1
-    made = mixed(replace(study, data=data), tokenizer, {"rows": 2}, max_seq_tokens=limit, on_too_long="truncate")
+    made = mixed(replace(study, data=data), tokenizer, {"rows": 2}, max_seq_tokens=limit, on_too_long="truncate_tail")
     card = made.card["sources"]["rows"]
     assert (card["truncated"], card["dropped"]) == (truncated, dropped)
     assert all(one.target_tokens >= 1 for one in made.documents)
 
 
-@pytest.mark.parametrize("policy", ["drop", "truncate"])
+@pytest.mark.parametrize("policy", ["drop", "truncate_tail", "truncate_head"])
 def test_a_mixture_that_was_dropped_whole_is_refused(policy: str, study: Study, tokenizer: Tokenizer) -> None:
     with pytest.raises(DataError, match=r"mixture=mine: all samples are longer than finetune.max_seq_tokens=8"):
         mixed(study, tokenizer, {"short": 3}, max_seq_tokens=8, on_too_long=policy)

@@ -65,6 +65,26 @@ def test_worlds_and_seeds_are_replicates_of_an_arm(grid: tuple[Path, list[str], 
     assert [len(one.pairs) for one in comparisons] == [6, 6, 6]
 
 
+def test_exports_of_one_training_are_arms_that_tell_their_point(tmp_path: Path) -> None:
+    written = []
+    for points in (["2ep"], ["2ep", "4ep"], None):
+        recipe = {"name": "paper", "duration": "10ep"} | ({} if points is None else {"export_at": points})
+        stop = points and points[-1]
+        written.append(
+            world.write_cell(
+                tmp_path,
+                "lima",
+                world.ACCURACY["lima"],
+                replicate=(0, len(written)),
+                config={"finetune": recipe, "microworld": {"seed": 0}, "model": {"embedded": True}},
+                identity={"numerics": 1, "recipe": {"stop": stop}},
+                fingerprint=f"{stop}abcdef",
+            )
+        )
+    arms, _ = world.read(tmp_path, written, [])
+    assert [one.name for one in arms] == ["lima, 2ep", "lima, 4ep", "lima, at the end"]
+
+
 @pytest.mark.parametrize(
     ("changes", "name"),
     [

@@ -72,7 +72,7 @@ def _folder(key: str, text: str, cells: Path) -> Path:
 
 def _mixture(name: str) -> str:
     """The part of a cell's id before its fingerprint."""
-    return re.sub(r"-[0-9a-f]{12}(-development)?$", "", name)
+    return re.sub(r"(-[\d.]+[kMB]?(ep|step|tok))?-[0-9a-f]{12}(-development)?$", "", name)
 
 
 def _listed(names: Sequence[str]) -> str:

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from limit_lab import store
-from limit_lab.config import DISPLAY
 from limit_lab.diff.chosen import Chosen
+from limit_lab.recipe import DISPLAY
 from limit_lab.report.origin import HARDWARE
 
 NOT_STATED = "–"

@@ -17,12 +17,12 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from limit_lab.config import Finetune, Loss
 from limit_lab.durations import Batch
 from limit_lab.errors import DataError
 from limit_lab.finetune.loss import document_weights
 from limit_lab.mixture.packing import first_fit
 from limit_lab.prompt import Document
+from limit_lab.recipe import Finetune, Loss
 
 #: Label of positions without a target (PyTorch's convention).
 IGNORE = -100
@@ -98,7 +98,13 @@ class Batches(Dataset[MicroBatch]):
         self.seed = seed
         self.loss = loss or Loss()
         self.padded = padded
-        self.steps_per_epoch = steps_per_epoch(documents, batch, drop_last=drop_last)
+        tokens = sum(len(one.ids) for one in documents)
+        self.steps_per_epoch = batch.epoch(len(documents), tokens, drop=drop_last)
+        if not self.steps_per_epoch:
+            raise DataError(
+                f"{len(documents)} documents fill no batch of {batch.amount}{batch.unit}: use finetune.last_batch=train, or a "
+                "smaller finetune.batch."
+            )
         self._epoch: tuple[int, list[list[int]]] = (-1, [])
         self.accumulation = -(-self._most() // micro_batch)
 
@@ -157,21 +163,6 @@ class Batches(Dataset[MicroBatch]):
         weights, own = document_weights(documents, self.loss), slice(part, None, self.accumulation)
         targets = sum(one.targets for one in documents)
         return pack(documents[own], weights[own], self.capacity, targets, padded=self.padded)
-
-
-def steps_per_epoch(documents: Sequence[Document], batch: Batch, *, drop_last: bool) -> int:
-    """Optimizer steps of one pass. Raises: DataError when there would be none."""
-    if batch.unit == "doc":
-        count = len(documents) // batch.amount if drop_last else -(-len(documents) // batch.amount)
-    else:
-        tokens = sum(len(one.ids) for one in documents)
-        count = tokens // batch.amount if drop_last else -(-tokens // batch.amount)
-    if not count:
-        raise DataError(
-            f"{len(documents)} documents fill no batch of {batch.amount}{batch.unit}: use finetune.last_batch=train, or a "
-            "smaller finetune.batch."
-        )
-    return count
 
 
 class FromStep(Sampler[int]):

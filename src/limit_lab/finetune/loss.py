@@ -14,9 +14,9 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from limit_lab.config import Loss
 from limit_lab.model.causal import CausalLM
 from limit_lab.prompt import Document
+from limit_lab.recipe import Loss
 
 
 def document_weights(documents: Sequence[Document], loss: Loss) -> list[float]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import lightning.pytorch as pl
 import torch
@@ -13,6 +14,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from limit_lab.config import Finetune
 from limit_lab.finetune.batches import IGNORE, MicroBatch
 from limit_lab.finetune.loss import target_loss
+from limit_lab.finetune.optimizers import optimizer_of
 from limit_lab.model.causal import CausalLM
 
 
@@ -43,8 +45,10 @@ class Finetuning(pl.LightningModule):
         self.schedule_steps = schedule_steps
         self.accumulation = accumulation
         self.logits_at_once = logits_at_once
-        for matrix in model.vocabulary():
-            matrix.requires_grad_(not recipe.freeze_embeddings)
+        if recipe.freeze_embeddings:
+            for matrix in model.vocabulary():
+                matrix.requires_grad_(False)
+        self.strict_loading = not recipe.lora.rank
 
     def training_step(self, batch: MicroBatch, _: int) -> dict[str, Tensor]:
         # Lightning divides by the number of accumulated micro-batches; the weights have divided by what we want already.
@@ -52,15 +56,15 @@ class Finetuning(pl.LightningModule):
             share = batch_loss(self.model, batch, at_once=self.logits_at_once)
         return {"loss": share * self.accumulation, "share": share.detach()}
 
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """With adapters, keep those alone: the other weights are the base's."""
+        if self.recipe.lora.rank:
+            learnt = {name for name, parameter in self.named_parameters() if parameter.requires_grad}
+            checkpoint["state_dict"] = {name: value for name, value in checkpoint["state_dict"].items() if name in learnt}
+
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         recipe = self.recipe
-        optimizer = torch.optim.AdamW(
-            [parameter for parameter in self.model.parameters() if parameter.requires_grad],
-            lr=recipe.learning_rate,
-            betas=(recipe.betas[0], recipe.betas[1]),
-            eps=recipe.eps,
-            weight_decay=recipe.weight_decay,
-        )
+        optimizer = optimizer_of(recipe, [parameter for parameter in self.model.parameters() if parameter.requires_grad])
         warmup = recipe.warmup_steps(self.schedule_steps)
 
         def factor(step: int) -> float:

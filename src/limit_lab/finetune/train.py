@@ -20,12 +20,14 @@ from torch import Tensor
 
 from limit_lab import store
 from limit_lab.config import Finetune, Hardware
-from limit_lab.durations import Duration, documents
-from limit_lab.errors import DataError, LimitLabError
+from limit_lab.durations import documents
+from limit_lab.errors import ConfigError, DataError, LimitLabError
+from limit_lab.finetune import adapters
 from limit_lab.finetune.batches import Batches, MicroBatch, MixtureData
 from limit_lab.finetune.module import Finetuning
 from limit_lab.model.causal import CausalLM
 from limit_lab.prompt import Document
+from limit_lab.recipe import Schedule, in_steps, misfits
 
 #: Called with the optimizer steps taken and to take.
 Progress = Callable[[int, int], None]
@@ -143,15 +145,31 @@ def completed_steps(checkpoint: Path) -> int:
         ) from error
 
 
-def lengths(recipe: Finetune, mixed: list[Document]) -> tuple[int, int]:
-    """Steps of the schedule and steps to run."""
-    batch = documents(recipe.batch, name="finetune.batch")
-    mean = sum(len(one.ids) for one in mixed) / len(mixed)
-    schedule = Duration.parse(recipe.duration, name="finetune.duration").steps(len(mixed), batch, mean)
-    if recipe.stop is None:
-        return schedule, schedule
-    stop = Duration.parse(recipe.stop, name="finetune.stop").steps(len(mixed), batch, mean)
-    return schedule, min(schedule, stop)
+class Mark(Callback):
+    """Saves a checkpoint at the export itself, where a later export of the same training goes on."""
+
+    def __init__(self, folder: Path, steps: int) -> None:
+        self.folder = folder
+        self.steps = steps
+
+    def on_train_batch_end(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        outputs: Tensor | Mapping[str, Any] | None,
+        batch: MicroBatch,
+        batch_idx: int,
+    ) -> None:
+        if trainer.global_step == self.steps:
+            save(trainer, self.folder)
+
+
+def lengths(recipe: Finetune, mixed: list[Document]) -> Schedule:
+    """The recipe in steps for these documents. Raises: ConfigError when it does not suit them."""
+    found = in_steps(recipe, len(mixed), sum(len(one.ids) for one in mixed))
+    for sentence in misfits(recipe, found):
+        raise ConfigError(sentence)
+    return found
 
 
 def train(
@@ -164,32 +182,43 @@ def train(
     seed: int,
     say: bool = True,
     progress: Progress | None = None,
+    keep: bool = False,
 ) -> dict[str, Any]:
     """Train ``model`` in place; continue from ``folder/checkpoint.ckpt``, which the caller removes after the export.
 
-    ``progress`` gets the steps taken and to take. Returns steps, epochs, seconds of this process, first and last loss and
-    tokens seen.
-    Raises: DataError for an empty mixture; LimitLabError when the loss is not finite.
+    ``keep`` leaves a checkpoint of the end, from which a later export of the same training continues. Adapters are merged
+    into the weights. ``progress`` gets the steps taken and to take. Returns steps, epochs, seconds of this process, first and
+    last loss and tokens seen.
+    Raises: DataError for an empty mixture; ConfigError when the recipe does not suit it; LimitLabError when the loss is not
+    finite.
     """
     if not mixed:
         raise DataError("the mixture holds no document to train on: give mixture.samples at least one source.")
-    schedule, steps = lengths(recipe, mixed)
+    planned = lengths(recipe, mixed)
+    steps = planned.stop
     micro_batch = documents(hardware.micro_batch, name="hardware.micro_batch")
-    batches = Batches.of(mixed, recipe, steps=steps, micro_batch=micro_batch, seed=seed)
+    # Lightning takes the end of the batches for the end of the training, also after a resume
+    batches = Batches.of(mixed, recipe, steps=planned.whole, micro_batch=micro_batch, seed=seed)
     model.run(attention=hardware.attention, recompute=hardware.recompute)
     folder.mkdir(parents=True, exist_ok=True)
     checkpoint = folder / "checkpoint.ckpt"
     done = completed_steps(checkpoint)
+    if done > steps:  # of a later export: this one begins anew
+        checkpoint.unlink()
+        done = 0
+    if recipe.lora.rank:
+        adapters.add(model, recipe.lora, seed=seed)
     module = Finetuning(
         model.train(),
         recipe,
-        schedule_steps=schedule,
+        schedule_steps=planned.steps,
         accumulation=batches.accumulation,
         logits_at_once=hardware.logits_at_once,
     )
     start = time.monotonic()
     journal = Journal(folder, recipe, steps=steps, say=say, progress=progress)
-    trainer = _trainer(recipe, hardware, folder, batches.accumulation, steps, journal)
+    callbacks: list[Callback] = [journal, Mark(folder, steps)] if keep else [journal]
+    trainer = _trainer(recipe, hardware, folder, batches.accumulation, steps, callbacks)
     with warnings.catch_warnings():
         # Lightning advises worker processes and a validation loop; the batches are built in microseconds and scored later
         warnings.filterwarnings("ignore", module="lightning")
@@ -197,11 +226,13 @@ def train(
             trainer.fit(module, MixtureData(batches), ckpt_path=checkpoint if done else None, weights_only=True)
         except SystemExit as stop:  # what Lightning makes of Ctrl-C (exit code 1) and of SIGTERM (exit code 0)
             raise KeyboardInterrupt from stop
+    if recipe.lora.rank:
+        adapters.merge(model)
     model.eval()
     losses = [row["loss"] for row in read_metrics(folder / "metrics.jsonl")]
     return {
         "steps": steps,
-        "schedule_steps": schedule,
+        "schedule_steps": planned.steps,
         "epochs": steps / batches.steps_per_epoch,
         "seconds": round(time.monotonic() - start, 2),
         "first_loss": losses[0],
@@ -210,7 +241,9 @@ def train(
     }
 
 
-def _trainer(recipe: Finetune, hardware: Hardware, folder: Path, accumulation: int, steps: int, journal: Journal) -> pl.Trainer:
+def _trainer(
+    recipe: Finetune, hardware: Hardware, folder: Path, accumulation: int, steps: int, callbacks: list[Callback]
+) -> pl.Trainer:
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     return pl.Trainer(
         accelerator=hardware.accelerator,
@@ -219,7 +252,7 @@ def _trainer(recipe: Finetune, hardware: Hardware, folder: Path, accumulation: i
         max_epochs=1,
         accumulate_grad_batches=accumulation,
         gradient_clip_val=recipe.clip_norm,
-        callbacks=[journal],
+        callbacks=callbacks,
         plugins=[InPlace()],
         logger=False,
         enable_checkpointing=False,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from limit_lab.config import Study
@@ -51,7 +51,9 @@ def _document(row: Row, source: str, study: Study, tokenizer: Tokenizer) -> Docu
 
 
 def _fit(made: Sequence[Document], limit: int, policy: str) -> tuple[list[Document], dict[str, int]]:
-    """Apply on_too_long. Truncation cuts the tail of the response; a prompt that leaves no target is dropped."""
+    """Apply on_too_long. truncate_tail cuts the end of the response, truncate_head its beginning (as llm-foundry did up to
+    v0.3, and so LIMIT); a prompt that leaves no target is dropped.
+    """
     kept, fate = [], {"dropped": 0, "truncated": 0}
     for one in made:
         if len(one.ids) <= limit:
@@ -59,14 +61,21 @@ def _fit(made: Sequence[Document], limit: int, policy: str) -> tuple[list[Docume
         elif policy == "error":
             raise DataError(
                 f"row {one.row} of source {one.source!r} has {len(one.ids)} tokens, finetune.max_seq_tokens is {limit}: "
-                "raise it, or set finetune.on_too_long=drop (or truncate)."
+                "raise it, or set finetune.on_too_long=drop (or truncate_tail, truncate_head)."
             )
         elif policy == "drop" or one.prompt_tokens >= limit:
             fate["dropped"] += 1
         else:
             fate["truncated"] += 1
-            kept.append(Document(ids=one.ids[:limit], prompt_tokens=one.prompt_tokens, source=one.source, row=one.row))
+            kept.append(replace(one, ids=_cut(one, limit, policy)))
     return kept, fate
+
+
+def _cut(one: Document, limit: int, policy: str) -> list[int]:
+    """``limit`` ids: the prompt, and as much of the response as there is room for."""
+    if policy == "truncate_tail":
+        return one.ids[:limit]
+    return one.ids[: one.prompt_tokens] + one.ids[one.prompt_tokens - limit :]
 
 
 def _source_card(
@@ -95,6 +104,7 @@ def _card(documents: Sequence[Document], sources: dict[str, dict[str, Any]], stu
         card["loss_share"] = card["target_tokens"] / targets
     card = {"documents": len(documents), "tokens": tokens, "target_tokens": targets, "sources": sources}
     if documents:
-        packs = len(first_fit([len(one.ids) for one in documents], study.finetune.max_seq_tokens))
+        packed = study.finetune.rows == "packed"
+        packs = len(first_fit([len(one.ids) for one in documents], study.finetune.max_seq_tokens)) if packed else len(documents)
         card |= {"packs": packs, "fill": tokens / (packs * study.finetune.max_seq_tokens)}
     return {**card, "prompt_format": study.prompt.format}

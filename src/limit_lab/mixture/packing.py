@@ -20,7 +20,7 @@ def first_fit(lengths: Sequence[int], capacity: int) -> list[list[int]]:
         if length > capacity:
             raise DataError(
                 f"document {index} has {length} tokens and a pack holds {capacity}: raise finetune.max_seq_tokens "
-                "or set finetune.on_too_long=drop (or truncate)."
+                "or set finetune.on_too_long=drop (or truncate_tail)."
             )
         node = 1
         while node < leaves:

@@ -8,10 +8,13 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from limit_lab.fingerprints import fingerprint
-from limit_lab.report.records import Cell, Pair, Row, Suite, flat
+from limit_lab.report.records import NOT_STATED, Cell, Pair, Row, Suite, flat
 
 #: What tells arms of one label apart, most telling first.
 TELLING = ("finetune", "model", "prompt", "gauntlet.name", "answers", "microworld.part", "microworld.pretrain")
+
+#: The setting that says where a cell's training was exported, and what to call one without.
+EXPORT, AT_THE_END = "finetune.export", "at the end"
 
 
 class Replicate(NamedTuple):
@@ -175,20 +178,27 @@ def _names(found: Sequence[Mapping[Replicate, Cell]]) -> list[str]:
 
 
 def _settings(cell: Cell) -> dict[str, str]:
-    return {"numerics": str(cell.summary["identity"].get("numerics"))} | flat(cell.summary["config"])
+    config = cell.summary["config"]
+    points = config.get("finetune", {}).get("export_at", [])
+    exported = {EXPORT: points[-1]} if points else {}  # those before it are other cells of the same training
+    found = {key: value for key, value in flat(config).items() if key != "finetune.export_at"}
+    return {"numerics": str(cell.summary["identity"].get("numerics"))} | exported | found
 
 
 def _differing(cells: Sequence[Cell]) -> list[str]:
     """Settings in which arms of one label differ."""
     settings = [_settings(cell) for cell in cells]
-    keys = [key for key in settings[0] if key == "numerics" or key.startswith(TELLING)]
+    every = dict.fromkeys(key for own in settings for key in own)
+    keys = [key for key in every if key == "numerics" or key.startswith(TELLING)]
     return [key for key in keys if len({own.get(key) for own in settings}) > 1]
 
 
 def _values(cell: Cell, keys: Sequence[str]) -> list[Any]:
     """What to call the settings of one cell: the name of a group says it all, else ``key=value``."""
     settings = _settings(cell)
-    named = [key for key in keys if key.endswith(".name")]
-    groups = {key.split(".")[0] for key in named}
+    named = [key for key in keys if key.endswith(".name") or key == EXPORT]
+    groups = {key.split(".")[0] for key in named if key != EXPORT}
     rest = [key for key in keys if key not in named and key.split(".")[0] not in groups]
-    return [settings[key] for key in named] + [f"{key.split('.')[-1]}={settings[key]}" for key in rest]
+    return [settings.get(key, AT_THE_END) for key in named] + [
+        f"{key.split('.')[-1]}={settings.get(key, NOT_STATED)}" for key in rest
+    ]

@@ -88,7 +88,14 @@ def overview(cells: Sequence[Arm], pairs: Sequence[Comparison], scores: Scores) 
         rows.append(row)
     kept = [i for i in range(len(columns)) if any(row[i] != NOT_STATED for row in rows)]
     shown = [[row[i] for i in kept] for row in rows]
-    return Table("The cells under both paradigms, in %", [columns[i] for i in kept], shown, _different_steps(cells))
+    note = " ".join(text for text in (_different_steps(cells), _recipe_notes(cells)) if text)
+    return Table("The cells under both paradigms, in %", [columns[i] for i in kept], shown, note)
+
+
+def _recipe_notes(cells: Sequence[Arm]) -> str:
+    """What the recipes say of themselves, each once."""
+    recipes = [cell.summary["config"].get("finetune", {}) for cell in cells if not cell.untouched]
+    return " ".join(dict.fromkeys(f"{one['name']}: {one['note']}." for one in recipes if one.get("note")))
 
 
 def _different_steps(cells: Sequence[Arm]) -> str:

@@ -1,0 +1,126 @@
+"""LoRA: nothing before training, adapters alone while training, plain weights after it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from limit_lab.errors import ConfigError
+from limit_lab.finetune import adapters
+from limit_lab.finetune import train as trainer
+from limit_lab.finetune.train import train
+from limit_lab.microworld.checkpoint import SHIPPED
+from limit_lab.model.causal import CausalLM
+from limit_lab.model.export import export
+from limit_lab.model.hugging_face import HuggingFaceLM
+from limit_lab.model.loading import load_model
+from limit_lab.recipe import Lora
+from tests.finetune.test_train import CPU, losses, model, recipe, some_documents
+from tests.model.networks import llama
+
+LORA = Lora(rank=3, alpha=6)
+MODELS: dict[str, Callable[[], CausalLM]] = {"mpt": model, "llama": lambda: HuggingFaceLM(llama(40))}
+IDS = torch.arange(1, 25).reshape(2, 12)
+
+pytest.importorskip("peft", reason="peft is not installed: pip install -e '.[lora]'")
+
+
+def adapted(made: CausalLM) -> CausalLM:
+    """With adapters that do something."""
+    adapters.add(made, LORA, seed=0)
+    torch.manual_seed(5)
+    for name, parameter in made.named_parameters():
+        if "lora_" in name:
+            torch.nn.init.normal_(parameter, std=0.3)
+    return made
+
+
+def plain(made: CausalLM) -> dict[str, Tensor]:
+    return {name: value.clone() for name, value in made.state_dict().items()}
+
+
+@pytest.mark.parametrize("name", sorted(MODELS))
+def test_new_adapters_change_nothing(name: str) -> None:
+    made = MODELS[name]().eval()
+    before = made(IDS)
+    adapters.add(made, LORA, seed=0)
+    assert torch.equal(made(IDS), before)
+    learnt = {name for name, parameter in made.named_parameters() if parameter.requires_grad}
+    assert learnt == {name for name, _ in made.named_parameters() if "lora_" in name}
+    assert len(learnt) == 2 * 2 * {"mpt": 4, "llama": 7}[name]  # layers x matrices x linear layers
+
+
+@pytest.mark.parametrize("name", sorted(MODELS))
+def test_adapters_alone_get_gradients(name: str) -> None:
+    made = adapted(MODELS[name]())
+    made(IDS).square().mean().backward()
+    reached = {name for name, parameter in made.named_parameters() if parameter.grad is not None}
+    assert reached == {name for name, _ in made.named_parameters() if "lora_" in name}
+
+
+@pytest.mark.parametrize("name", sorted(MODELS))
+def test_a_merged_export_is_the_adapted_model(name: str, tmp_path: Path) -> None:
+    whole, names = MODELS[name](), MODELS[name]().state_dict().keys()
+    made = adapted(whole).eval()
+    before = made(IDS)
+    assert not torch.allclose(before, MODELS[name]().eval()(IDS), atol=1e-2)
+    adapters.merge(made)
+    assert made.state_dict().keys() == names
+    torch.testing.assert_close(made(IDS), before, atol=1e-4, rtol=1e-4)
+    export(made, SHIPPED, tmp_path / "model", card="x")
+    assert torch.allclose(load_model(tmp_path / "model")(IDS), made(IDS), atol=1e-5)
+
+
+def test_adapters_are_a_function_of_the_seed() -> None:
+    first, again, other = (model() for _ in range(3))
+    for made, seed in ((first, 0), (again, 0), (other, 1)):
+        adapters.add(made, LORA, seed=seed)
+    key = next(name for name in first.state_dict() if "lora_A" in name)
+    assert torch.equal(first.state_dict()[key], again.state_dict()[key])
+    assert not torch.equal(first.state_dict()[key], other.state_dict()[key])
+
+
+def test_adapters_go_where_they_are_told() -> None:
+    made = model()
+    adapters.add(made, Lora(rank=2, targets=["Wqkv"]), seed=0)
+    assert {name.split(".lora_")[0].rpartition(".")[2] for name, _ in made.named_parameters() if "lora_" in name} == {"Wqkv"}
+    with pytest.raises(ConfigError, match="names 'Wkqv', no linear layer of this model; did you mean 'Wqkv'"):
+        adapters.add(model(), Lora(rank=2, targets=["Wkqv"]), seed=0)
+
+
+def test_training_moves_the_targets_and_nothing_else(tmp_path: Path) -> None:
+    made = model()
+    before = plain(made)
+    train(made, some_documents(), recipe(lora=LORA, duration="4ep"), CPU, tmp_path, seed=1, say=False)
+    moved = {name for name, value in made.state_dict().items() if not torch.equal(value, before[name])}
+    assert moved == {name for name in before if name.split(".")[-2] in ("Wqkv", "out_proj", "up_proj", "down_proj")}
+    assert losses(tmp_path)[-1] < losses(tmp_path)[0]
+    assert all(parameter.requires_grad for parameter in made.parameters())
+
+
+def test_an_interrupted_run_continues_from_a_checkpoint_of_adapters(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    often = recipe(lora=LORA, checkpoint_every_steps=2)
+    whole, again = model(), model()
+    train(whole, some_documents(), often, CPU, tmp_path / "whole", seed=1, say=False)
+    real = trainer.save
+
+    def save_then_die(*arguments: object) -> None:
+        real(*arguments)
+        raise RuntimeError("killed")
+
+    monkeypatch.setattr(trainer, "save", save_then_die)
+    with pytest.raises(RuntimeError, match="killed"):
+        train(model(), some_documents(), often, CPU, tmp_path / "cut", seed=1, say=False)
+    monkeypatch.setattr(trainer, "save", real)
+    held = torch.load(tmp_path / "cut/checkpoint.ckpt", weights_only=True)["state_dict"]
+    assert held
+    assert all("lora_" in name for name in held)
+    train(again, some_documents(), replace(often), CPU, tmp_path / "cut", seed=1, say=False)
+    assert losses(tmp_path / "cut") == losses(tmp_path / "whole")
+    for name, value in whole.state_dict().items():
+        assert torch.equal(value, again.state_dict()[name]), name
