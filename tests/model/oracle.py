@@ -7,7 +7,8 @@ from dataclasses import replace
 import torch
 from transformers import MptConfig, MptForCausalLM
 
-from limit_lab.model.mpt import MPT, MPTConfig
+from limit_lab.model.mpt import MPT
+from limit_lab.model.mpt_config import MPTConfig
 
 SHAPE = MPTConfig(d_model=32, n_layers=2, n_heads=4, vocab_size=61, max_seq_len=64)
 SHAPES = {

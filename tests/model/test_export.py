@@ -13,7 +13,7 @@ from limit_lab.errors import ModelError
 from limit_lab.microworld.checkpoint import SHIPPED
 from limit_lab.model.export import export
 from limit_lab.model.loading import load_model, load_tokenizer
-from limit_lab.model.mpt import MPTConfig
+from limit_lab.model.mpt_config import MPTConfig
 from tests.model.oracle import SHAPE, random_ids, random_model
 
 CONFIG = replace(SHAPE, clip_qkv=0.7, softmax_scale=0.9, layer_norm_epsilon=0.01)

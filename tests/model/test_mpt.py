@@ -10,7 +10,8 @@ from torch import Tensor
 from transformers import MptConfig, MptForCausalLM
 
 from limit_lab.errors import ModelError
-from limit_lab.model.mpt import MPT, REQUIRED, REQUIRED_ATTENTION, MPTConfig, alibi_slopes
+from limit_lab.model.mpt import MPT, alibi_slopes
+from limit_lab.model.mpt_config import REQUIRED, REQUIRED_ATTENTION, MPTConfig
 from tests.model.oracle import SHAPE, SHAPES, oracle, random_ids, random_model
 
 Pair = tuple[MPT, MptForCausalLM]

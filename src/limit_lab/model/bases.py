@@ -33,7 +33,8 @@ def base_folder(study: Study) -> Path:
 
 def _random(study: Study) -> Path:
     from limit_lab.model.export import export
-    from limit_lab.model.mpt import MPT, MPTConfig
+    from limit_lab.model.mpt import MPT
+    from limit_lab.model.mpt_config import MPTConfig
 
     shape = study.model
     if shape.tokenizer is None:

@@ -11,7 +11,8 @@ from safetensors.torch import load_file
 
 from limit_lab.errors import ModelError
 from limit_lab.model.causal import CausalLM
-from limit_lab.model.mpt import MPT, MPTConfig
+from limit_lab.model.mpt import MPT
+from limit_lab.model.mpt_config import MPTConfig
 from limit_lab.prompt import Tokenizer
 from limit_lab.shapes import config_of
 
