@@ -175,7 +175,8 @@ def _names(found: Sequence[Mapping[Replicate, Cell]]) -> list[str]:
 
 
 def _settings(cell: Cell) -> dict[str, str]:
-    return {"numerics": str(cell.summary["identity"].get("numerics"))} | flat(cell.summary["config"])
+    named = {"model.name": str(cell.summary["model"])}  # with the mark of an unverified copy
+    return {"numerics": str(cell.summary["identity"].get("numerics"))} | flat(cell.summary["config"]) | named
 
 
 def _differing(cells: Sequence[Cell]) -> list[str]:
