@@ -56,5 +56,6 @@ def fetch(name: str, revision: str | None) -> Path:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".:")
         at = f" at model.revision={revision}" if revision is not None else ""
         raise ModelError(
-            f"model.hub={name}{at} is not in the local cache and cannot be fetched ({type(error).__name__}: {reason}): {REMEDY}."
+            f"model.hub={name}{at} is not in the local cache and cannot be fetched ({type(error).__name__}: {reason}): "
+            f"{REMEDY}."
         ) from error

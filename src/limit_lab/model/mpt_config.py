@@ -70,20 +70,25 @@ SUPPORTED_FFN: dict[str, tuple[Any, ...]] = {
 IMPLEMENTED = (*SIZES, "layer_norm_epsilon", "attn_config", "ffn_config")
 IMPLEMENTED_ATTENTION = ("clip_qkv", "softmax_scale")
 
-#: Changes no logit, whatever its value: what is written by every configuration of transformers, in any version.
-ANY = frozenset(
-    """
-    _attn_implementation _attn_implementation_autoset _attn_implementation_internal _commit_hash _name_or_path architectures
-    auto_map bad_words_ids begin_suppress_tokens bos_token_id cross_attention_hidden_size custom_pipelines
-    decoder_start_token_id diversity_penalty do_sample dtype early_stopping encoder_no_repeat_ngram_size eos_token_id
-    exponential_decay_length_penalty finetuning_task forced_bos_token_id forced_eos_token_id id2label is_decoder label2id
-    length_penalty max_length min_length model_type name_or_path no_repeat_ngram_size num_beam_groups num_beams num_labels
-    num_return_sequences output_attentions output_hidden_states output_scores pad_token_id prefix problem_type
-    remove_invalid_values repetition_penalty return_dict return_dict_in_generate sep_token_id suppress_tokens
-    task_specific_params temperature tf_legacy_loss tie_encoder_decoder tokenizer_class tokenizer_name top_k top_p torch_dtype
-    torchscript transformers_version typical_p use_bfloat16 use_cache
-    """.split()
+#: How transformers generates, which is not how we do.
+GENERATION = frozenset(
+    {
+        *("bad_words_ids", "begin_suppress_tokens", "decoder_start_token_id", "diversity_penalty", "do_sample"),
+        *("early_stopping", "encoder_no_repeat_ngram_size", "exponential_decay_length_penalty", "forced_bos_token_id"),
+        *("forced_eos_token_id", "length_penalty", "max_length", "min_length", "no_repeat_ngram_size", "num_beam_groups"),
+        *("num_beams", "num_return_sequences", "output_scores", "remove_invalid_values", "repetition_penalty"),
+        *("return_dict_in_generate", "suppress_tokens", "temperature", "top_k", "top_p", "typical_p", "use_cache"),
+    }
 )
+#: What every configuration of transformers may hold and no logit depends on, whatever the value.
+ANY = GENERATION | {
+    *("_attn_implementation", "_attn_implementation_autoset", "_attn_implementation_internal", "_commit_hash"),
+    *("_name_or_path", "architectures", "auto_map", "bos_token_id", "cross_attention_hidden_size", "custom_pipelines", "dtype"),
+    *("eos_token_id", "finetuning_task", "id2label", "is_decoder", "label2id", "model_type", "name_or_path", "num_labels"),
+    *("output_attentions", "output_hidden_states", "pad_token_id", "prefix", "problem_type", "return_dict", "sep_token_id"),
+    *("task_specific_params", "tf_legacy_loss", "tie_encoder_decoder", "tokenizer_class", "tokenizer_name", "torch_dtype"),
+    *("torchscript", "transformers_version", "use_bfloat16"),
+}
 #: The same of MPT: how weights begin, where they lie, how the same numbers are computed; with ALiBi, no learned positions.
 ANY_OF_MPT = ANY | {
     *("fc_type", "init_config", "init_device", "initializer_range", "learned_pos_emb", "use_pad_tok_in_ffn", "verbose"),
