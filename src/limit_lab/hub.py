@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from functools import cache
 from pathlib import Path
 
@@ -33,8 +34,14 @@ def found(name: str, revision: str | None) -> Path | None:
         raise ModelError(f"model.hub={name} is no name of a repository: write it as owner/name.") from error
     except (LocalEntryNotFoundError, HfHubHTTPError):
         return None
-    whole = (folder / "config.json").is_file() and any(any(folder.glob(form)) for form in (SAFE[0], PICKLED[0]))
-    return folder if whole else None
+    whole = any(_whole([path.name for path in folder.glob(form)]) for form in (SAFE[0], PICKLED[0]))
+    return folder if whole and (folder / "config.json").is_file() else None
+
+
+def _whole(names: list[str]) -> bool:
+    """Whether there are weights, and as many shards as their names count (``model-00001-of-00003``)."""
+    counted = [int(found[1]) for name in names if (found := re.search(r"-of-(\d+)\.", name))]
+    return bool(names) and all(count == len(counted) for count in counted)
 
 
 @cache

@@ -15,6 +15,8 @@ SHAPES = {
     "plain": SHAPE,
     "six heads": replace(SHAPE, d_model=48, n_heads=6),
     "one head": replace(SHAPE, n_heads=1),
+    "64 heads": replace(SHAPE, d_model=128, n_heads=64, n_layers=1),
+    "seven heads of width 112": replace(SHAPE, d_model=784, n_heads=7, n_layers=1),
     "clip_qkv": replace(SHAPE, clip_qkv=0.7),
     "softmax_scale": replace(SHAPE, softmax_scale=0.9),
     "epsilon": replace(SHAPE, layer_norm_epsilon=0.3),
