@@ -89,9 +89,9 @@ def test_before_it_is_fetched_the_stated_shape_is_planned_with(home: Path) -> No
     study = compose(["+experiment=real_rows_hf", "model=pythia_160m"])
     assert "EleutherAI/pythia-160m, not fetched yet: ~162,322,944 parameters as stated" in plan.describe([study])
     assert shape_of(study.model).body == 162_322_944 - 2 * 50_304 * 768
-    with pytest.raises(ModelError, match="model.hub=EleutherAI/pythia-160m is not in the local cache: the same command"):
+    with pytest.raises(ModelError, match=r"model.hub=EleutherAI/pythia-160m is not in the local cache: the same command"):
         base_folder(study)
-    with pytest.raises(PreflightError, match="model.hub=EleutherAI/pythia-160m is not in the local cache, and HF_HUB_OFFLINE"):
+    with pytest.raises(PreflightError, match=r"model.hub=EleutherAI/pythia-160m is not in the local cache, and HF_HUB_OFFLINE"):
         plan.preflight([study])
 
 

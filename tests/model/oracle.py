@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 import torch
@@ -28,9 +29,10 @@ def random_model(config: MPTConfig = SHAPE, seed: int = 0) -> MPT:
     """An MPT without gradients whose logits are of order one, its norms far from the identity."""
     model = MPT(config).eval()
     generator = torch.Generator().manual_seed(seed)
+    spread = 0.15 * min(1.0, math.sqrt(48 / config.d_model))
     for parameter in model.parameters():
         noise = torch.randn(parameter.shape, generator=generator)
-        parameter.copy_(0.15 * noise if parameter.dim() > 1 else 1 + 0.3 * noise)
+        parameter.copy_(spread * noise if parameter.dim() > 1 else 1 + 0.3 * noise)
     return model.requires_grad_(False)
 
 

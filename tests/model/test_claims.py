@@ -1,4 +1,4 @@
-"""A folder goes under the name of a published model only if it has the stated shape, and says so where nothing vouches for it."""
+"""A folder goes under a published model's name only in its stated shape, and is marked where no hash vouches for it."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ def test_published_hashes_lift_the_mark_or_refuse(folder: Path) -> None:
     assert verified(study) is True
     assert study.model.title == "mpt_tiny"
     for wrong in ({"model.safetensors": "0" * 64}, {**right, "model-2.safetensors": "0" * 64}, {"other.safetensors": "0"}):
-        with pytest.raises(ModelError, match="has the SHA-256 .* as published is .*: fetch the file again"):
+        with pytest.raises(ModelError, match=r"has the SHA-256 .* as published is .*: fetch the file again"):
             verified(study_on(folder, sha256=wrong))
 
 

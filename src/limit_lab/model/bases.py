@@ -121,6 +121,7 @@ def check_folder(folder: Path) -> None:
     for name in NEEDED:
         if not (folder / name).is_file():
             raise ModelError(f"{folder} has no {name}: a model folder holds config.json, tokenizer.json and *.safetensors.")
+    weight_files(folder)
     raw = config_of(folder)
     kind, named = raw.get("model_type"), raw.get("architectures") or ["no stated architecture"]
     if kind != "mpt" and (raw.get("is_encoder_decoder") or not any(str(name).endswith(CAUSAL) for name in named)):
