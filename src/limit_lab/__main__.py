@@ -135,8 +135,11 @@ def _do(study: list[Study]) -> None:
 
 def _study(cells: list[Study]) -> None:
     from limit_lab import plan
+    from limit_lab.model.bases import fetch
 
+    fetch(cells, unstated=True)
     plan.preflight(cells)
+    fetch(cells)
     from limit_lab.study import run
 
     run(cells)
@@ -173,8 +176,10 @@ def _dashboard(cells: list[Study]) -> None:
 
 
 def _mix(cells: list[Study]) -> None:
+    from limit_lab.model.bases import fetch
     from limit_lab.study import mix
 
+    fetch(cells)
     mix(cells)
 
 

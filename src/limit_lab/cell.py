@@ -102,12 +102,13 @@ def ready(study: Study) -> None:
     """
     from limit_lab.gauntlet import tasks
     from limit_lab.mixture.mix import mix as mix_rows
-    from limit_lab.model.bases import base_folder, gauntlet_data, open_prompts, tokenizer_of
+    from limit_lab.model.bases import base_folder, gauntlet_data, open_prompts, tokenizer_of, verified
 
     if not finished(study):
         from limit_lab.model.loading import check_config
 
         check_config(base_folder(study))
+        verified(study)
         tokenizer = tokenizer_of(study)
         if study.mixture.samples:
             mix_rows(study, tokenizer)
@@ -142,6 +143,8 @@ def make(study: Study, number: int, of: int, progress: Stages, *, onward: bool =
 
 def _make(study: Study, number: int, of: int, progress: Stages, onward: bool) -> None:
     """Make cell ``number`` of ``of``, skipping the stages that are done."""
+    from limit_lab.model.bases import verified
+
     folder = folder_of(study)
     with store.locked(folder, wait=False):
         print(f"cell {number}/{of}  {folder.name}", flush=True)
@@ -168,7 +171,8 @@ def _make(study: Study, number: int, of: int, progress: Stages, onward: bool) ->
             "fingerprint": mark["cell"],
             "identity": identity(study),
             "label": study.mixture.name,
-            "model": study.model.name,
+            "model": study.model.title,
+            "verified": verified(study),
             "samples": study.mixture.samples,
             "seeds": study.seeds,
             "asked": fingerprint(asked(study)),
@@ -228,7 +232,7 @@ def _finetune(
 
 def _model_card(study: Study, card: Mapping[str, Any]) -> str:
     sources = "\n".join(f"- {name}: {one['kept']} samples, licence: {one['licence']}" for name, one in card["sources"].items())
-    return f"# {study.model.name} fine-tuned on {study.mixture.name}\n\nPrompt format: {study.prompt.format}\n\n{sources}\n"
+    return f"# {study.model.title} fine-tuned on {study.mixture.name}\n\nPrompt format: {study.prompt.format}\n\n{sources}\n"
 
 
 def _evaluated(study: Study) -> CausalLM:

@@ -89,11 +89,16 @@ class Mixture:
 
 @dataclass(kw_only=True)
 class Model:
-    """The base model: the embedded micro checkpoint, a local folder, or random weights of a stated shape."""
+    """The base model: the embedded micro checkpoint, a folder, the Hub's files, or random weights of a stated shape."""
 
     name: str = MISSING
-    path: str | None = None  # folder of a causal language model in the layout of transformers
+    path: str | None = None  # folder of a causal language model in the layout of transformers; goes before hub
+    hub: str | None = None  # owner/name on the Hugging Face Hub: fetched into its local cache
+    revision: str | None = None  # branch, tag or commit of hub; null: its main branch
+    publisher: str | None = None  # the owner on the Hub whose files are the model itself, and no copy of it
+    sha256: dict[str, str] = field(default_factory=dict)  # published hash of every weight file, by its name
     embedded: bool = False  # the checkpoint that ships inside the package
+    kind: str = "mpt"  # model_type of config.json
     d_model: int = 128  # 0: no shape is stated, only the folder tells it
     n_layers: int = 4
     n_heads: int = 4
@@ -101,7 +106,8 @@ class Model:
     max_seq_len: int = 2048
     tokenizer: str | None = None  # folder; random weights take their tokenizer from here
     init_seed: int = 0
-    parameters: float | None = None  # published parameter count, for the plan
+    tied: bool = True  # the embedding is also the projection onto the vocabulary
+    parameters: float | None = None  # published count; weights under this name must have the stated shape
     gone: str | None = None  # why the public weights cannot be fetched, with the remedy
 
     def __post_init__(self) -> None:
@@ -110,6 +116,24 @@ class Model:
                 f"model.path={self.path} would not be read, because model={self.name} is the embedded base: add model=mpt_7b, "
                 "or another model of yours, or model.embedded=false."
             )
+        if self.hub is not None and not re.fullmatch(r"[\w.-]+/[\w.-]+", self.hub):
+            raise ConfigError(f"model.hub={self.hub} names no repository of the Hugging Face Hub: write it as owner/name.")
+        if self.hub is not None and self.embedded:
+            raise ConfigError(f"model.hub={self.hub} would not be read, because model={self.name} is embedded: add model=hf.")
+        if self.revision is not None and self.hub is None:
+            raise ConfigError(f"model.revision={self.revision} belongs to no repository: name one with model.hub=owner/name.")
+
+    @property
+    def copied(self) -> bool:
+        """Whether weights go under the name of a published model though no published hash vouches for them."""
+        of_publisher = self.path is None and self.hub is not None and self.hub.split("/")[0] == self.publisher
+        given = self.path is not None or self.hub is not None
+        return given and self.parameters is not None and not self.sha256 and not of_publisher
+
+    @property
+    def title(self) -> str:
+        """The name, with the mark of an unverified copy."""
+        return f"{self.name} (unverified copy)" if self.copied else self.name
 
 
 @dataclass(kw_only=True)

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from pathlib import Path
 
 from limit_lab.config import Finetune, Study
 from limit_lab.durations import Batch
@@ -30,7 +29,7 @@ from limit_lab.estimate import (
 from limit_lab.microworld.checkpoint import missing
 from limit_lab.preflight import problems
 from limit_lab.recipe import Schedule
-from limit_lab.shapes import shape_of
+from limit_lab.shapes import folder_of, shape_of
 
 
 def describe(cells: Sequence[Study]) -> str:
@@ -41,7 +40,7 @@ def describe(cells: Sequence[Study]) -> str:
         lines += ["", *_grid(cells)]
     else:
         for number, cell in enumerate(made, 1):
-            lines += ["", f"cell {number} of {len(made)}: model={cell.model.name} mixture={cell.label}"]
+            lines += ["", f"cell {number} of {len(made)}: model={cell.model.title} mixture={cell.label}"]
             lines += [f"  {label:<10} {text}" for label, text in (*_base(cell), *_cell(cell))]
     lines += ["", "in all", *(f"  {label:<10} {text}" for label, text in _totals(cells))]
     return "\n".join(lines)
@@ -50,7 +49,8 @@ def describe(cells: Sequence[Study]) -> str:
 def _grid(cells: Sequence[Study]) -> list[str]:
     """The axes, what cells share, and one line for each mixture."""
     last = cells[-1]
-    lines = [f"axis {key}: {', '.join(map(str, values))}" for key, values in last.study.axes.items()]
+    lines = [f"model: {title}" for title in dict.fromkeys(cell.model.title for cell in cells if cell.model.copied)]
+    lines += [f"axis {key}: {', '.join(map(str, values))}" for key, values in last.study.axes.items()]
     if first := missing(cells):
         worlds = f"world{'s' if len(first) > 1 else ''} {', '.join(str(cell.microworld.seed) for cell in first)}"
         each = pretraining(first[0])
@@ -130,12 +130,15 @@ def _recipe(study: Study) -> str:
 
 
 def _base(study: Study) -> list[tuple[str, str]]:
-    """What a given folder holds."""
-    if study.model.path is None or not Path(study.model.path).is_dir():
+    """What a given or fetched folder holds."""
+    model, folder = study.model, folder_of(study.model)
+    if folder is None and model.hub is not None:
+        return [("base", f"{model.hub}, not fetched yet: ~{shape_of(model).parameters:,.0f} parameters as stated")]
+    if folder is None or not folder.is_dir():
         return []
-    shape = shape_of(study.model)
+    shape = shape_of(model)
     size = f"{shape.n_layers} layers of {shape.d_model:,} with {shape.n_heads} heads, {shape.vocab_size:,} tokens"
-    return [("base", f"{shape.kind}: {size}, {shape.parameters:,.0f} parameters, read from {study.model.path}")]
+    return [("base", f"{shape.kind}: {size}, {shape.parameters:,.0f} parameters, read from {model.path or model.hub}")]
 
 
 def _token_lines(study: Study, count: int) -> list[tuple[str, str]]:

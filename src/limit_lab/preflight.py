@@ -10,17 +10,17 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
-from limit_lab import estimate, tracking
+from limit_lab import estimate, hub, tracking
 from limit_lab.config import Study
 from limit_lab.durations import Batch
 from limit_lab.errors import LimitLabError, did_you_mean
 from limit_lab.fingerprints import fingerprint
 from limit_lab.microworld.checkpoint import missing
 from limit_lab.mixture import sources
-from limit_lab.model import bases
+from limit_lab.model import bases, claims
 from limit_lab.prompt import template
 from limit_lab.recipe import Schedule, misfits
-from limit_lab.shapes import shape_of
+from limit_lab.shapes import folder_of, shape_of
 
 #: The nodes of the configuration that decide whether a cell can be made here at all.
 LOOKED_AT = ("data", "model", "prompt", "hardware", "gauntlet", "answers", "judge")
@@ -148,19 +148,28 @@ def _memory(study: Study) -> Iterator[str]:
 
 def _model(cells: Sequence[Study]) -> Iterator[str]:
     study, model = cells[-1], cells[-1].model
-    if model.path is None and model.gone is not None:
+    if model.path is None and model.hub is None and model.gone is not None:
         yield f"model={model.name}: {_sentence(model.gone)}"
     elif model.path is None:
         yield from _refusal(partial(shape_of, model))
-    if model.path is not None and not Path(model.path).is_dir():
+    folder = folder_of(model)
+    if folder is None and model.hub is not None and hub.offline():
+        yield f"model.hub={model.hub} is not in the local cache, and HF_HUB_OFFLINE forbids to fetch it: {hub.REMEDY}."
+    elif folder is not None and not folder.is_dir():
         yield f"model.path={model.path} is no folder here: pass the one with weights, config.json and tokenizer."
-    elif model.path is not None:
-        damaged = list(_refusal(partial(bases.check_folder, Path(model.path))))
-        yield from damaged or _refusal(partial(shape_of, model))
+    elif folder is not None:
+        yield from _folder(study, folder)
     elif model.embedded and not missing(cells):
         yield from _refusal(partial(bases.base_folder, study))
     if model.tokenizer is not None and not _needs_dir(study, model.tokenizer) and not Path(model.tokenizer).is_dir():
         yield f"model.tokenizer={model.tokenizer} is no folder here: pass the folder that holds tokenizer.json."
+
+
+def _folder(study: Study, folder: Path) -> Iterator[str]:
+    """What is wrong with the files of a model: damaged, not the model of that name, or its tokenizer another one's."""
+    damaged = list(_refusal(partial(bases.check_folder, folder))) or list(_refusal(partial(shape_of, study.model)))
+    damaged = damaged or list(_refusal(partial(claims.check, study.model, folder)))
+    yield from damaged or _refusal(lambda: claims.check_tokenizer(folder, shape_of(study.model).vocab_size))
 
 
 def _data(cells: Sequence[Study]) -> Iterator[str]:

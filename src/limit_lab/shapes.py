@@ -10,6 +10,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from limit_lab import hub
 from limit_lab.config import Model
 from limit_lab.errors import ModelError
 
@@ -38,15 +39,23 @@ class Shape:
 
 
 def shape_of(model: Model) -> Shape:
-    """What ``model.path`` holds, else what the configuration states.
+    """What ``model.path`` holds, or the local copy of ``model.hub``; else what the configuration states.
 
     Raises: ModelError for a folder that cannot be read, and when no folder is there and no shape is stated.
     """
-    if model.path is None or (not Path(model.path).is_dir() and model.parameters is not None):
+    folder = folder_of(model)
+    if folder is None or (not folder.is_dir() and model.parameters is not None):
         return _stated(model)
-    if not Path(model.path).is_dir():
+    if not folder.is_dir():
         raise ModelError(f"model.path={model.path} is no folder here: pass the one with weights, config.json and tokenizer.")
-    return _read(Path(model.path))
+    return _read(folder)
+
+
+def folder_of(model: Model) -> Path | None:
+    """``model.path``, or the local copy of ``model.hub``; None for weights that are not here yet, embedded or random."""
+    if model.path is not None:
+        return Path(model.path)
+    return None if model.hub is None else hub.found(model.hub, model.revision)
 
 
 def _stated(model: Model) -> Shape:
@@ -54,10 +63,11 @@ def _stated(model: Model) -> Shape:
     layers, width = model.n_layers, model.d_model
     if width < 1:
         raise ModelError(f"model={model.name} states no shape: pass a local folder of weights with model.path=/path/to/folder.")
-    body, vocabulary = 12 * layers * width**2, model.vocab_size * width
+    vocabulary = (1 if model.tied else 2) * model.vocab_size * width
     published = model.parameters
+    body = 12 * layers * width**2 if model.kind == "mpt" or published is None else published - vocabulary
     return Shape(
-        kind="mpt",
+        kind=model.kind,
         d_model=width,
         n_layers=layers,
         n_heads=model.n_heads,
@@ -124,32 +134,58 @@ def config_of(folder: Path) -> dict[str, Any]:
     return raw
 
 
-def weights(folder: Path) -> Iterator[tuple[str, tuple[int, ...]]]:
-    """Name and shape of every floating-point weight, from the headers of the safetensors files.
+#: Weights of old folders, read for an MPT only: without code, but a damaged one tells less of itself than safetensors do.
+PICKLED = "pytorch_model*.bin"
 
-    Raises: ModelError when there is no file, one is cut, or the index names a file that is not there.
+
+def weight_files(folder: Path) -> list[Path]:
+    """The files that hold the weights, in order: safetensors, or in an MPT's folder without them ``pytorch_model*.bin``.
+
+    Raises: ModelError when there is none, or when an index names one that is not there.
     """
+    pickled = config_of(folder).get("model_type") == "mpt"
+    files = sorted(folder.glob("*.safetensors")) or (sorted(folder.glob(PICKLED)) if pickled else [])
+    if not files:
+        kinds = "*.safetensors" + (f" or {PICKLED}" if pickled else "")
+        raise ModelError(f"{folder} has no {kinds}: a model folder holds config.json, tokenizer.json and *.safetensors.")
+    index = folder / f"{'model.safetensors' if files[0].suffix == '.safetensors' else 'pytorch_model.bin'}.index.json"
+    for absent in sorted(_indexed(index) - {file.name for file in files}):
+        raise ModelError(f"{folder} has no {absent}, which its index of the weights names: copy it from the model's source.")
+    return files
+
+
+def weights(folder: Path) -> Iterator[tuple[str, tuple[int, ...]]]:
+    """Name and shape of every floating-point weight, from the headers of the files.
+
+    Raises: ModelError as `weight_files` does, and when a file is cut.
+    """
+    for file in weight_files(folder):
+        yield from _pickled(file) if file.suffix == ".bin" else _safe(file)
+
+
+def _safe(file: Path) -> Iterator[tuple[str, tuple[int, ...]]]:
     from safetensors import SafetensorError, safe_open
 
-    files = sorted(folder.glob("*.safetensors"))
-    if not files:
-        raise ModelError(f"{folder} has no *.safetensors: a model folder holds config.json, tokenizer.json and *.safetensors.")
-    for absent in sorted(_indexed(folder) - {file.name for file in files}):
-        raise ModelError(f"{folder} has no {absent}, which its index of the weights names: copy it from the model's source.")
-    for file in files:
-        try:
-            with safe_open(str(file), framework="numpy") as held:
-                for name in held.keys():  # noqa: SIM118 (a safetensors file is no mapping)
-                    part = held.get_slice(name)
-                    if "F" in part.get_dtype():
-                        yield name, tuple(part.get_shape())
-        except SafetensorError as error:
-            raise ModelError(f"{file} is damaged ({error}): copy it again.") from error
+    try:
+        with safe_open(str(file), framework="numpy") as held:
+            for name in held.keys():  # noqa: SIM118 (a safetensors file is no mapping)
+                part = held.get_slice(name)
+                if "F" in part.get_dtype():
+                    yield name, tuple(part.get_shape())
+    except SafetensorError as error:
+        raise ModelError(f"{file} is damaged ({error}): copy it again.") from error
 
 
-def _indexed(folder: Path) -> set[str]:
-    """Files that the folder's index of sharded weights names."""
-    index = folder / "model.safetensors.index.json"
+def _pickled(file: Path) -> Iterator[tuple[str, tuple[int, ...]]]:
+    from limit_lab.model.pickled import tensors
+
+    for name, value in tensors(file).items():
+        if value.is_floating_point():
+            yield name, tuple(value.shape)
+
+
+def _indexed(index: Path) -> set[str]:
+    """Files that an index of sharded weights names."""
     if not index.is_file():
         return set()
     try:

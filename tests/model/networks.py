@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import shutil
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import GPTNeoXConfig, GPTNeoXForCausalLM, LlamaConfig, LlamaForCausalLM, MistralConfig, MistralForCausalLM
+from transformers import AutoConfig, AutoModelForCausalLM, GPTNeoXConfig, GPTNeoXForCausalLM, LlamaConfig, LlamaForCausalLM
 
 from limit_lab.microworld.checkpoint import SHIPPED
 
@@ -52,25 +53,34 @@ def gpt_neox(vocab_size: int = 61) -> Any:
     return GPTNeoXForCausalLM(config).eval()
 
 
-def mistral(window: int) -> Any:
-    """Every layer looks back ``window`` tokens."""
+def grouped(kind: str, vocab_size: int = 61, **more: Any) -> Any:
+    """A network of another family: grouped queries, rotary positions, whatever norms and biases are its own."""
     torch.manual_seed(2)
-    config = MistralConfig(
-        vocab_size=61,
+    config = AutoConfig.for_model(
+        kind,
+        vocab_size=vocab_size,
         hidden_size=16,
         intermediate_size=24,
         num_hidden_layers=2,
         num_attention_heads=4,
         num_key_value_heads=2,
-        sliding_window=window,
+        tie_word_embeddings=False,
         initializer_range=SPREAD,
         eos_token_id=0,
         bos_token_id=None,
+        pad_token_id=None,
+        **more,
     )
-    return MistralForCausalLM(config).eval()
+    return AutoModelForCausalLM.from_config(config).eval()
 
 
-NETWORKS = {"llama": llama, "gpt_neox": gpt_neox}
+NETWORKS = {
+    "llama": llama,
+    "gpt_neox": gpt_neox,
+    "olmo2": partial(grouped, "olmo2"),
+    "qwen2": partial(grouped, "qwen2"),
+    "qwen3": partial(grouped, "qwen3", head_dim=8),
+}
 
 
 def saved(network: Any, folder: Path) -> Path:

@@ -12,7 +12,7 @@ from transformers import TopKLogitsWarper, TopPLogitsWarper
 
 from limit_lab.model.answering import Decoding, _choose, answer
 from limit_lab.model.mpt import MPT
-from tests.model.oracle import SHAPE, oracle, random_ids, random_model
+from tests.model.oracle import SHAPE, SHAPES, oracle, random_ids, random_model
 
 GREEDY = Decoding(max_new_tokens=14)
 SAMPLED = Decoding(max_new_tokens=14, temperature=0.8, top_p=0.9, top_k=20, seed=5)
@@ -33,6 +33,23 @@ def eos(model: MPT) -> int:
         for token in range(SHAPE.vocab_size)
         if sum(token in ids[1:-1] for ids in free) > 0 and any(token not in ids for ids in free)
     )
+
+
+@pytest.mark.parametrize("shape", ["six heads", "clip_qkv", "softmax_scale"])
+def test_greedy_answers_of_other_shapes_are_those_of_transformers(shape: str) -> None:
+    model = random_model(SHAPES[shape])
+    never = SHAPE.vocab_size - 1
+    made = [theirs_of(model, prompt, never)[: GREEDY.max_new_tokens] for prompt in PROMPTS]
+    assert answer(model, PROMPTS, never, GREEDY, batch=3) == made
+
+
+def theirs_of(model: MPT, prompt: list[int], eos: int) -> list[int]:
+    ids = torch.tensor([prompt])
+    made = oracle(model).generate(
+        ids, attention_mask=torch.ones_like(ids), max_new_tokens=14, do_sample=False, eos_token_id=eos, pad_token_id=eos
+    )
+    found: list[int] = made[0, len(prompt) :].tolist()
+    return found
 
 
 def test_greedy_answers_are_those_of_transformers(model: MPT, eos: int) -> None:

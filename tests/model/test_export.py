@@ -13,7 +13,7 @@ from limit_lab.errors import ModelError
 from limit_lab.microworld.checkpoint import SHIPPED
 from limit_lab.model.export import export
 from limit_lab.model.loading import load_model, load_tokenizer
-from limit_lab.model.mpt import MPTConfig
+from limit_lab.model.mpt_config import MPTConfig
 from tests.model.oracle import SHAPE, random_ids, random_model
 
 CONFIG = replace(SHAPE, clip_qkv=0.7, softmax_scale=0.9, layer_norm_epsilon=0.01)
@@ -33,8 +33,9 @@ def test_a_reloaded_export_gives_the_same_logits(tmp_path: Path, dtype: torch.dt
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_transformers_loads_the_folder(tmp_path: Path, dtype: torch.dtype) -> None:
-    export(random_model(CONFIG), SHIPPED, tmp_path / "model", card="# card\n", dtype=dtype)
+@pytest.mark.parametrize("config", [CONFIG, replace(CONFIG, d_model=48, n_heads=6)], ids=["four heads", "six heads"])
+def test_transformers_loads_the_folder(tmp_path: Path, dtype: torch.dtype, config: MPTConfig) -> None:
+    export(random_model(config), SHIPPED, tmp_path / "model", card="# card\n", dtype=dtype)
     theirs, report = MptForCausalLM.from_pretrained(tmp_path / "model", output_loading_info=True)
     assert theirs.dtype == dtype
     assert not any(report.values()), report

@@ -23,7 +23,7 @@ from limit_lab.model.export import export
 from limit_lab.model.hugging_face import HuggingFaceLM, attend_by_document, verify
 from limit_lab.model.loading import check_config, load_model
 from limit_lab.prompt import Document
-from tests.model.networks import NETWORKS, llama, mistral, saved
+from tests.model.networks import NETWORKS, grouped, llama, saved
 
 EXACT = {"atol": 5e-5, "rtol": 0}
 
@@ -112,7 +112,7 @@ def test_blocks_that_are_recomputed_give_the_same_gradients(network: Any) -> Non
 
 
 def test_documents_beyond_a_sliding_window_keep_the_masks_of_transformers() -> None:
-    network = mistral(window=4)
+    network = grouped("mistral", sliding_window=4)
     model, (ids,) = HuggingFaceLM(network), ids_of(9)
     attend_by_document(model, Path("network"))
     assert model.by_document

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -12,10 +13,14 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from limit_lab.config import Model
 from limit_lab.errors import ModelError
 from limit_lab.microworld.checkpoint import SHIPPED
+from limit_lab.model.bases import content
 from limit_lab.model.export import export
 from limit_lab.model.loading import check_config, load_model, load_tokenizer
+from limit_lab.model.mpt_config import canonical
+from limit_lab.shapes import shape_of, weights
 from tests.model.oracle import oracle, random_ids, random_model
 
 WEIGHTS = "model.safetensors"
@@ -84,6 +89,61 @@ def cut(folder: Path) -> None:
 NORM = "transformer.norm_f.weight"
 
 
+def pickled(folder: Path, parts: int = 1) -> list[Path]:
+    """The folder's weights as torch's own files in the Hub's old layout, without prefix, instead of safetensors."""
+    state = {name.removeprefix("transformer."): value for name, value in load_file(folder / WEIGHTS).items()}
+    files = [folder / f"pytorch_model-{part + 1:05}-of-{parts:05}.bin" for part in range(parts)]
+    for part, file in enumerate(files):
+        torch.save({name: state[name] for name in sorted(state)[part::parts]}, file)
+    shards = {name: files[at % parts].name for at, name in enumerate(sorted(state))}
+    (folder / "pytorch_model.bin.index.json").write_text(json.dumps({"weight_map": shards}), encoding="utf-8")
+    (folder / WEIGHTS).unlink()
+    return files
+
+
+@pytest.mark.parametrize("parts", [1, 3])
+def test_weights_in_the_format_of_torch_are_read_and_hashed(folder: Path, parts: int) -> None:
+    before = dict(weights(folder))
+    files = pickled(folder, parts)
+    assert same_as_exported(folder)
+    assert {canonical(name): shape for name, shape in weights(folder)} == before
+    assert set(content(folder)) == {"config.json", "tokenizer.json", *(file.name for file in files)}
+    assert shape_of(Model(name="m", path=str(folder))).parameters == sum(math.prod(shape) for shape in before.values())
+
+
+def test_safetensors_go_before_the_format_of_torch(folder: Path) -> None:
+    torch.save({"wte.weight": torch.zeros(1)}, folder / "pytorch_model.bin")
+    assert same_as_exported(folder)
+    assert "pytorch_model.bin" not in content(folder)
+
+
+class Harmful:
+    def __reduce__(self) -> tuple[object, ...]:
+        return print, ("code in a weight file ran",)
+
+
+@pytest.mark.parametrize(
+    ("damage", "said"),
+    [
+        (lambda files: files[1].unlink(), "has no pytorch_model-00002-of-00002.bin, which its index of the weights names"),
+        (lambda files: files[1].write_bytes(files[1].read_bytes()[:200]), "00002-of-00002.bin cannot be read as weights"),
+        (lambda files: files[1].write_bytes(b""), "00002-of-00002.bin cannot be read as weights"),
+        (lambda files: torch.save({"wte.weight": Harmful()}, files[1]), "00002-of-00002.bin cannot be read as weights"),
+        (lambda files: torch.save([torch.ones(1)], files[1]), "holds more than tensors by name"),
+    ],
+)
+def test_a_damaged_file_of_torch_is_one_sentence(
+    damage: Callable[[list[Path]], object], said: str, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    damage(pickled(folder, 2))
+    for read in (load_model, content):
+        with pytest.raises(ModelError) as caught:
+            read(folder)
+        assert said in str(caught.value)
+        assert "\n" not in str(caught.value)
+    assert "code in a weight file" not in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     ("damage", "said"),
     [
@@ -94,7 +154,7 @@ NORM = "transformer.norm_f.weight"
         (lambda folder: reconfigure(folder, d_model=64), "has shape [61, 32], config.json says [61, 64]"),
         (lambda folder: reconfigure(folder, n_layers=3), "blocks.2.attn.Wqkv.weight' is missing"),
         (lambda folder: reconfigure(folder, n_layers=1), "blocks.1.attn.Wqkv.weight' is not part of an MPT"),
-        (lambda folder: (folder / WEIGHTS).unlink(), "has no *.safetensors: export or download"),
+        (lambda folder: (folder / WEIGHTS).unlink(), "has no *.safetensors or pytorch_model*.bin: a model folder"),
         (cut, "model.safetensors is no complete safetensors file"),
         (rewrite(lambda state: state.pop(NORM)), f"the weight '{NORM}' is missing"),
         (rewrite(lambda state: state.update({"transformer.wpe.weight": torch.ones(3)})), "wpe.weight' is not part of an MPT"),

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 import torch
 from torch import Tensor
-from transformers import MptConfig, MptForCausalLM
+from transformers import MptForCausalLM
 
 from limit_lab.errors import ModelError
 from limit_lab.model.attention import BACKENDS, alibi_slopes
-from limit_lab.model.mpt import MPT, REQUIRED, REQUIRED_ATTENTION, MPTConfig
+from limit_lab.model.mpt import MPT
 from tests.model.oracle import SHAPE, SHAPES, oracle, random_ids, random_model
 
 Pair = tuple[MPT, MptForCausalLM]
@@ -156,63 +154,3 @@ def test_initial_weights_depend_on_the_seed_and_shrink_residual_projections() ->
         assert torch.equal(value, other.state_dict()[name]) == ("norm" in name), name
     assert one.transformer.wte.weight.std().item() == pytest.approx(0.02, rel=0.1)
     assert one.transformer.blocks[0].ffn.down_proj.weight.std().item() == pytest.approx(0.01, rel=0.1)
-
-
-@pytest.mark.parametrize("config", SHAPES.values(), ids=SHAPES.keys())
-def test_the_configuration_survives_transformers(config: MPTConfig) -> None:
-    theirs = MptConfig.from_dict(config.to_hugging_face())
-    assert MPTConfig.from_hugging_face(theirs.to_dict()) == config
-    assert theirs.architectures == ["MptForCausalLM"]
-
-
-UNSUPPORTED: list[tuple[str, Any]] = [
-    ("expansion_ratio", 2),
-    ("no_bias", False),
-    ("logit_scale", "inv_sqrt_d_model"),
-    ("emb_pdrop", 0.1),
-    ("resid_pdrop", 0.1),
-    ("tie_word_embeddings", False),
-    ("norm_type", "low_precision_rmsnorm"),
-    ("attn_config.alibi", False),
-    ("attn_config.alibi_bias_max", 16),
-    ("attn_config.attn_pdrop", 0.1),
-    ("attn_config.attn_type", "multiquery_attention"),
-    ("attn_config.prefix_lm", True),
-    ("attn_config.qk_ln", True),
-]
-
-
-def changed(raw: dict[str, Any], field: str, value: Any) -> dict[str, Any]:
-    group, _, key = field.rpartition(".")
-    return {**raw, group: {**raw[group], key: value}} if group else {**raw, key: value}
-
-
-@pytest.mark.parametrize(("field", "value"), UNSUPPORTED, ids=lambda value: str(value))
-def test_an_unsupported_field_is_refused_by_name(field: str, value: Any) -> None:
-    with pytest.raises(ModelError) as caught:
-        MPTConfig.from_hugging_face(changed(SHAPE.to_hugging_face(), field, value))
-    assert f" {field}={value!r};" in str(caught.value)
-
-
-def test_every_field_with_one_supported_value_is_tried() -> None:
-    assert {*REQUIRED, *(f"attn_config.{key}" for key in REQUIRED_ATTENTION)} <= {field for field, _ in UNSUPPORTED}
-
-
-def test_all_unsupported_fields_are_named_at_once() -> None:
-    raw = SHAPE.to_hugging_face()
-    for field, value in UNSUPPORTED:
-        raw = changed(raw, field, value)
-    with pytest.raises(ModelError) as caught:
-        MPTConfig.from_hugging_face(raw)
-    assert all(f"{field}={value!r}" in str(caught.value) for field, value in UNSUPPORTED)
-
-
-def test_missing_fields_are_named() -> None:
-    raw = {key: value for key, value in SHAPE.to_hugging_face().items() if key not in ("d_model", "n_heads")}
-    with pytest.raises(ModelError, match="lacks d_model, n_heads"):
-        MPTConfig.from_hugging_face(raw)
-
-
-def test_a_width_that_the_heads_do_not_divide_is_refused() -> None:
-    with pytest.raises(ModelError, match=r"d_model=32 .* n_heads=5"):
-        MPTConfig.from_hugging_face({**SHAPE.to_hugging_face(), "n_heads": 5})

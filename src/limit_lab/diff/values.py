@@ -101,11 +101,12 @@ def head(left: Chosen, right: Chosen) -> Section:
     """Which two cells these are."""
     pair = [left.cell.summary, right.cell.summary]
     names = [["cell", left.cell.id, right.cell.id], ["folder", str(left.folder), str(right.folder)]]
+    models = ["model", *(str(one["model"]) for one in pair)]
     written = ["recorded", *(str(one["provenance"].get("written", NOT_STATED)) for one in pair)]
     return Section(
         title="cells",
         columns=("", "left", "right"),
-        rows=[*names, written, ["command", *(str(one["command"]) for one in pair)]],
+        rows=[*names, models, written, ["command", *(str(one["command"]) for one in pair)]],
     )
 
 

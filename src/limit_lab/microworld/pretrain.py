@@ -73,7 +73,8 @@ def _pretrain(study: Study, place: Path, progress: Move | None) -> dict[str, Any
     from limit_lab.finetune.train import train
     from limit_lab.model.export import export
     from limit_lab.model.loading import load_tokenizer
-    from limit_lab.model.mpt import MPT, MPTConfig
+    from limit_lab.model.mpt import MPT
+    from limit_lab.model.mpt_config import MPTConfig
 
     world, seed = World(study.microworld.seed), study.microworld.seed
     if not (place / "tokenizer" / "tokenizer.json").is_file():

@@ -2,38 +2,67 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-from limit_lab import store
+from limit_lab import hub, store
 from limit_lab.config import Study
 from limit_lab.errors import DataError, ModelError
-from limit_lab.fingerprints import fingerprint, plain
+from limit_lab.fingerprints import fingerprint
+from limit_lab.model import claims
 from limit_lab.prompt import Tokenizer, instruction_of
-from limit_lab.shapes import config_of, weights
+from limit_lab.shapes import config_of, folder_of, weight_files, weights
 
 
 def base_folder(study: Study) -> Path:
-    """The folder of the base model: embedded, given, or random weights written once under runs/models.
+    """The folder of the base model: embedded, given, fetched before, or random weights written once under runs/models.
 
-    Raises: ModelError when the folder does not exist.
+    Raises: ModelError when the folder does not exist, or does not hold what the model's name states.
     """
     if study.model.embedded:
         from limit_lab.microworld.checkpoint import find
 
         return find(study.microworld, Path(study.runs))
-    if study.model.path is None:
+    if study.model.path is None and study.model.hub is None:
         return _random(study)
-    folder = Path(study.model.path)
+    folder = folder_of(study.model)
+    if folder is None:
+        raise ModelError(f"model.hub={study.model.hub} is not in the local cache: the same command with do=study fetches it.")
     if not folder.is_dir():
         raise ModelError(f"model.path={study.model.path} is no folder: point it at a local copy of the weights.")
+    claims.check(study.model, folder)
     return folder
+
+
+def fetch(cells: Sequence[Study], *, unstated: bool = False) -> None:
+    """Fetch every ``model.hub`` that is not here, or only those of whose shape nothing is ``unstated``.
+
+    Raises: ModelError when one cannot be fetched.
+    """
+    for cell in cells:
+        model = cell.model
+        if model.hub is not None and model.path is None and not (unstated and model.d_model > 0):
+            hub.fetch(model.hub, model.revision)
+
+
+def verified(study: Study) -> bool | None:
+    """Whether published hashes vouch for the weights; None where no model was published under this name, or by its publisher.
+
+    Raises: ModelError naming the first file whose hash is not the published one.
+    """
+    model = study.model
+    if model.sha256 and (model.path is not None or model.hub is not None):
+        claims.check_hashes(model, base_folder(study), content(base_folder(study)))
+        return True
+    return False if model.copied else None
 
 
 def _random(study: Study) -> Path:
     from limit_lab.model.export import export
-    from limit_lab.model.mpt import MPT, MPTConfig
+    from limit_lab.model.mpt import MPT
+    from limit_lab.model.mpt_config import MPTConfig
 
     shape = study.model
     if shape.tokenizer is None:
@@ -41,7 +70,9 @@ def _random(study: Study) -> Path:
     tokenizer = Path(shape.tokenizer)
     if not (tokenizer / "tokenizer.json").is_file():
         raise ModelError(f"model.tokenizer={shape.tokenizer} has no tokenizer.json: point it at a folder that has one.")
-    inputs = {"shape": plain(shape), "tokenizer": store.sha256(tokenizer / "tokenizer.json")}
+    claims.check_tokenizer(tokenizer, shape.vocab_size)
+    sizes = (shape.d_model, shape.n_layers, shape.n_heads, shape.vocab_size, shape.max_seq_len)
+    inputs = {"shape": sizes, "seed": shape.init_seed, "tokenizer": store.sha256(tokenizer / "tokenizer.json")}
     folder = Path(study.runs) / "models" / f"{shape.name}-{fingerprint(inputs)}"
 
     def work(place: Path) -> dict[str, Any]:
@@ -72,7 +103,7 @@ CAUSAL = ("ForCausalLM", "LMHeadModel")
 
 @cache
 def _hashed(folder: Path) -> dict[str, str]:
-    names = [*NEEDED, *sorted(path.name for path in folder.glob("*.safetensors"))]
+    names = [*NEEDED, *(path.name for path in weight_files(folder))]
     # the special tokens of other families differ; the fingerprints of MPTs stand in committed files without it
     if config_of(folder)["model_type"] != "mpt" and (folder / SPECIAL).is_file():
         names.append(SPECIAL)
@@ -87,10 +118,10 @@ def content(folder: Path) -> dict[str, str]:
 
 def check_folder(folder: Path) -> None:
     """Raises: ModelError unless ``folder`` holds a causal LM: configuration, tokenizer, and weights that are not cut."""
-    there = {"*.safetensors": any(folder.glob("*.safetensors")), **{name: (folder / name).is_file() for name in NEEDED}}
-    for name, found in there.items():
-        if not found:
+    for name in NEEDED:
+        if not (folder / name).is_file():
             raise ModelError(f"{folder} has no {name}: a model folder holds config.json, tokenizer.json and *.safetensors.")
+    weight_files(folder)
     raw = config_of(folder)
     kind, named = raw.get("model_type"), raw.get("architectures") or ["no stated architecture"]
     if kind != "mpt" and (raw.get("is_encoder_decoder") or not any(str(name).endswith(CAUSAL) for name in named)):

@@ -11,9 +11,11 @@ from safetensors.torch import load_file
 
 from limit_lab.errors import ModelError
 from limit_lab.model.causal import CausalLM
-from limit_lab.model.mpt import MPT, MPTConfig
+from limit_lab.model.mpt import MPT
+from limit_lab.model.mpt_config import MPTConfig, canonical
+from limit_lab.model.pickled import tensors
 from limit_lab.prompt import Tokenizer
-from limit_lab.shapes import config_of
+from limit_lab.shapes import config_of, weight_files
 
 #: What transformers' tokenizers take for no limit.
 NO_LIMIT = int(1e30)
@@ -68,16 +70,13 @@ def load_model(folder: Path) -> CausalLM:
 def load_mpt(folder: Path) -> MPT:
     """The folder's MPT in float32, in evaluation mode, on the CPU. Raises: ModelError as `load_model` does."""
     model = MPT(MPTConfig.from_hugging_face(config_of(folder)))
-    files = sorted(folder.glob("*.safetensors"))
-    if not files:
-        raise ModelError(f"{folder} has no *.safetensors: export or download the weights in that format.")
     state: dict[str, torch.Tensor] = {}
-    for file in files:
+    for file in weight_files(folder):
         try:
-            state |= load_file(file)
+            state |= tensors(file) if file.suffix == ".bin" else load_file(file)
         except SafetensorError as error:
             raise ModelError(f"{file} is no complete safetensors file ({error}): export or download it again.") from error
-    state = {_name(key): value.float() for key, value in state.items() if not key.startswith("lm_head.")}
+    state = {canonical(key): value.float() for key, value in state.items() if not key.startswith("lm_head.")}
     own = {name: parameter.shape for name, parameter in model.named_parameters()}
     for name in sorted(own.keys() ^ state.keys()):
         raise ModelError(f"{folder}: the weight {name!r} is {'missing' if name in own else 'not part of an MPT'}.")
@@ -86,8 +85,3 @@ def load_mpt(folder: Path) -> MPT:
             raise ModelError(f"{folder}: {name} has shape {list(state[name].shape)}, config.json says {list(shape)}.")
     model.load_state_dict(state)
     return model.eval()
-
-
-def _name(key: str) -> str:
-    """Hub-format files of the MPT trunk lack the ``transformer.`` prefix."""
-    return key if key.startswith("transformer.") else f"transformer.{key}"

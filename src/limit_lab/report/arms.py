@@ -182,7 +182,8 @@ def _settings(cell: Cell) -> dict[str, str]:
     points = config.get("finetune", {}).get("export_at", [])
     exported = {EXPORT: points[-1]} if points else {}  # those before it are other cells of the same training
     found = {key: value for key, value in flat(config).items() if key != "finetune.export_at"}
-    return {"numerics": str(cell.summary["identity"].get("numerics"))} | exported | found
+    named = {"model.name": str(cell.summary["model"])}  # with the mark of an unverified copy
+    return {"numerics": str(cell.summary["identity"].get("numerics"))} | exported | found | named
 
 
 def _differing(cells: Sequence[Cell]) -> list[str]:
