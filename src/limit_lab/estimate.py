@@ -94,21 +94,24 @@ def memory(study: Study) -> Memory:
 
     single, bf16: fp32 weights 4 + their autocast copies 2, fp32 gradients 4, two fp32 moments 8; fp32: no copies.
     zero3: bf16 weights 2 and gradients 2, fp32 master and moments 12, all divided over the devices (Rajbhandari et al.
-    2020, section 3.1). Activations: 34 bytes a token, layer and channel without attention scores (Korthikanti et al. 2022,
-    equation 1), twice that in fp32, and 8 bytes a token and vocabulary entry for logits and their gradients: an upper
-    bound, with every document of the micro-batch at full length and nothing recomputed; rows that are padded reach it. LionW
-    holds one moment, 4 bytes less. With LoRA the gradients and moments are those of the adapters.
+    2020, section 3.1). LionW holds one moment, 4 bytes less. With LoRA the gradients and moments are those of the adapters,
+    and the weights are kept in bf16. Activations: 34 bytes a token, layer and channel without attention scores (Korthikanti
+    et al. 2022, equation 1), twice that in fp32, or with ``hardware.recompute`` those of one layer and 2 bytes (4) of every
+    other; for ``hardware.logits_at_once`` targets 8 bytes a vocabulary entry. An upper bound, with every document of the
+    micro-batch at full length; rows that are padded reach it.
     """
     model, recipe, hardware = shape_of(study.model), study.finetune, study.hardware
     every, learnt = model.parameters, learning(study)
     sharded = hardware.strategy == "zero3"
     devices = hardware.devices * hardware.nodes if sharded else 1
     low = recipe.precision == "bf16"
-    weights = 2.0 if sharded else (6.0 if low else 4.0)
+    weights = 2.0 if sharded or (low and recipe.lora.rank) else (6.0 if low else 4.0)
     gradients, states = (2.0, 4.0) if sharded else (4.0, 0.0)  # the states of zero3 begin with fp32 master weights
     states += _moments(study)
     fed = documents(hardware.micro_batch, name="hardware.micro_batch") * recipe.max_seq_tokens
-    activations = fed * ((34 if low else 68) * model.d_model * model.n_layers + 8 * model.vocab_size)
+    size, layers = (1 if low else 2), model.n_layers
+    kept = 34 + 2 * (layers - 1) if hardware.recompute else 34 * layers
+    activations = fed * size * kept * model.d_model + min(fed, hardware.logits_at_once) * 8 * model.vocab_size
     return Memory(
         weights=weights * every / devices / GIB,
         gradients=gradients * learnt / devices / GIB,

@@ -124,3 +124,21 @@ def test_an_interrupted_run_continues_from_a_checkpoint_of_adapters(tmp_path: Pa
     assert losses(tmp_path / "cut") == losses(tmp_path / "whole")
     for name, value in whole.state_dict().items():
         assert torch.equal(value, again.state_dict()[name]), name
+
+
+def test_frozen_weights_are_kept_in_half_precision_and_adapters_are_not() -> None:
+    made, before = model().eval(), model().eval()
+    before.bfloat16()
+    adapters.add(made, LORA, seed=0, frozen=torch.bfloat16)
+    kinds = {"lora_" in name: parameter.dtype for name, parameter in made.named_parameters()}
+    assert kinds == {False: torch.bfloat16, True: torch.float32}
+    torch.manual_seed(5)
+    for name, parameter in made.named_parameters():
+        if "lora_" in name:
+            torch.nn.init.normal_(parameter, std=1e-4)
+    adapters.merge(made)
+    assert {parameter.dtype for parameter in made.parameters()} == {torch.float32}
+    rounded = dict(before.named_parameters())
+    moved = {name: float((value - rounded[name].float()).detach().abs().max()) for name, value in made.named_parameters()}
+    assert moved["transformer.wte.weight"] == 0
+    assert 0 < moved["transformer.blocks.0.attn.Wqkv.weight"] < 1e-4  # smaller than bfloat16 could hold beside the weights

@@ -10,9 +10,10 @@ from limit_lab.model.causal import CausalLM
 from limit_lab.recipe import Lora
 
 
-def add(model: CausalLM, lora: Lora, *, seed: int) -> None:
-    """Freeze the weights of ``model`` and put an adapter that still adds nothing beside each of the targets.
+def add(model: CausalLM, lora: Lora, *, seed: int, frozen: torch.dtype = torch.float32) -> None:
+    """Freeze the weights of ``model``, kept as ``frozen``, and put an adapter that adds nothing yet beside each target.
 
+    In bfloat16 the weights take half the memory, and those of a float32 checkpoint are rounded; adapters stay in float32.
     Raises: ModelError without peft; ConfigError for a target that names no linear layer of the model.
     """
     try:
@@ -40,6 +41,9 @@ def add(model: CausalLM, lora: Lora, *, seed: int) -> None:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         inject_adapter_in_model(config, model)
+    for parameter in model.parameters():
+        if not parameter.requires_grad:
+            parameter.data = parameter.data.to(frozen)
 
 
 def linear(model: CausalLM) -> dict[str, nn.Module]:
@@ -56,9 +60,10 @@ def linear(model: CausalLM) -> dict[str, nn.Module]:
 
 @torch.no_grad()
 def merge(model: CausalLM) -> None:
-    """Add every adapter to the weights beside it and take it out: ``model`` has its own modules again."""
+    """Add every adapter to the weights beside it and take it out: ``model`` has its own modules again, in float32."""
     from peft.tuners.tuners_utils import BaseTunerLayer
 
+    model.float()
     layers = [(name, module) for name, module in model.named_modules() if isinstance(module, BaseTunerLayer)]
     for name, layer in layers:
         layer.merge()

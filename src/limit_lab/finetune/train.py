@@ -207,7 +207,8 @@ def train(
         checkpoint.unlink()
         done = 0
     if recipe.lora.rank:
-        adapters.add(model, recipe.lora, seed=seed)
+        frozen = torch.bfloat16 if recipe.precision == "bf16" else torch.float32
+        adapters.add(model, recipe.lora, seed=seed, frozen=frozen)
     module = Finetuning(
         model.train(),
         recipe,
