@@ -7,7 +7,8 @@ import tempfile
 from pathlib import Path
 
 from limit_lab.compose import compose
-from limit_lab.finetune.train import read_metrics, train
+from limit_lab.finetune.journal import read_metrics
+from limit_lab.finetune.train import train
 from limit_lab.microworld.checkpoint import SHIPPED
 from limit_lab.mixture.mix import mix
 from limit_lab.model.loading import load_model, load_tokenizer
