@@ -28,6 +28,7 @@ LAYERS = (
     ("overrides",),
     ("compose",),
     ("prompt", "shapes", "estimate"),
+    ("operations",),
     ("model",),
     ("mixture", "finetune", "gauntlet", "judge", "microworld"),
     ("preflight",),

@@ -18,11 +18,15 @@ from limit_lab.progress import Move, Stages, by_part
 from limit_lab.prompt import prompt_ids, template
 
 if TYPE_CHECKING:
+    from limit_lab.finetune.observe import Watch
     from limit_lab.mixture.mix import Mixed
     from limit_lab.model.causal import CausalLM
 
 #: Where a cell's folder says why it failed.
 FAILED = "failed.json"
+
+#: Prompts that are answered on the way through a training.
+SAMPLES = 3
 
 #: Starts a stage's progress.
 Begin = Callable[[], Move]
@@ -212,8 +216,8 @@ def _finetune(
 
     def work(training: Path) -> dict[str, Any]:
         print(f"  finetune: {mixed.card['documents']:,} documents, {mixed.card['tokens']:,} tokens, {study.finetune.duration}")
-        seed = study.seeds.training
-        outcome = train(model, mixed.documents, study.finetune, study.hardware, training, seed=seed, progress=move)
+        seed, watch = study.seeds.training, _watch(study, mixed)
+        outcome = train(model, mixed.documents, study.finetune, study.hardware, training, seed=seed, progress=move, watch=watch)
         export_model(model, base, place / "model", card=_model_card(study, mixed.card))
         (training / "checkpoint.ckpt").unlink(missing_ok=True)
         return outcome
@@ -221,6 +225,24 @@ def _finetune(
     if not (place / "model").is_dir():  # a training whose export was deleted has to be done again
         (folder / "finetune" / "manifest.json").unlink(missing_ok=True)
     return {"card": mixed.card, "finetune": store.stage(folder / "finetune", mark, work)}
+
+
+def _watch(study: Study, mixed: Mixed) -> Watch:
+    """What the training is watched with; says which source has too few rows left to hold out."""
+    from limit_lab.finetune.observe import Prompts, Watch
+    from limit_lab.model.bases import open_prompts, tokenizer_of
+    from limit_lab.shapes import shape_of
+
+    wanted = study.finetune.held_out
+    for source, own in mixed.held_out.items():
+        if len(own) < wanted:
+            print(f"  held out: {len(own)} of {wanted} documents of {source}, which has no more rows that fit", flush=True)
+    prompts = None
+    if study.finetune.samples_every_steps:
+        tokenizer = tokenizer_of(study)
+        asked = [row["prompt"] for row in open_prompts(study)[:SAMPLES]]
+        prompts = Prompts(ids=[prompt_ids(tokenizer, text, study.prompt.format) for text in asked], tokenizer=tokenizer)
+    return Watch(shape=shape_of(study.model), held_out=mixed.held_out, prompts=prompts)
 
 
 def _model_card(study: Study, card: Mapping[str, Any]) -> str:

@@ -20,7 +20,7 @@ from limit_lab.errors import ConfigError, did_you_mean
 NUMERICS = 1
 
 #: Recipe fields that change no result.
-DISPLAY = ("checkpoint_every_steps", "log_every_steps")
+DISPLAY = ("checkpoint_every_steps", "log_every_steps", "held_out", "samples_every_steps")
 
 VERBS = ("study", "plan", "status", "report", "diff", "dashboard", "export", "mix", "pretrain_micro")
 
@@ -159,6 +159,8 @@ class Finetune:
     precision: str = "bf16"  # bf16 (autocast over fp32 weights) | fp32
     checkpoint_every_steps: int = 100
     log_every_steps: int = 10
+    held_out: int = 32  # documents of each source that the mixture leaves, whose loss is told after each epoch; 0: none
+    samples_every_steps: int = 0  # how often three of the study's prompts are answered on the way; 0: never
 
     def __post_init__(self) -> None:
         duration = Duration.parse(self.duration, name="finetune.duration")
@@ -181,6 +183,9 @@ class Finetune:
         for name, every in (("checkpoint", self.checkpoint_every_steps), ("log", self.log_every_steps)):
             if every < 1:
                 raise ConfigError(f"finetune.{name}_every_steps={every} is no interval: use 1 or more.")
+        for name, number in (("held_out", self.held_out), ("samples_every_steps", self.samples_every_steps)):
+            if number < 0:
+                raise ConfigError(f"finetune.{name}={number} is below 0: use 0 for none, or more.")
         if len(self.betas) != 2 or not all(0 <= beta < 1 for beta in self.betas):
             raise ConfigError(f"finetune.betas={self.betas} must be two numbers from 0 to below 1, such as [0.9, 0.99].")
         if self.weight_decay < 0 or self.eps < 0:

@@ -130,12 +130,20 @@ def memory(study: Study) -> Memory:
 
 
 def flops(study: Study) -> float | None:
-    """Floating-point operations of fine-tuning up to the stop (`Shape.flops`)."""
+    """Floating-point operations of fine-tuning up to the stop, forward and backward, attention inside documents only.
+
+    One pass costs ``6 (B T + V d T_target) + 6 L d sum(l^2)`` for T tokens of which T_target carry loss, in documents of
+    l tokens, with B weights outside the vocabulary (``12 L d^2`` in an MPT): 2 operations a weight and token forward, twice
+    that backward (Kaplan et al. 2020, section 2.1).
+    """
     expected, planned = tokens(study), schedule(study)
     if expected is None or planned is None:
         return None
+    model = shape_of(study.model)
+    body = model.body * expected.total + model.vocab_size * model.d_model * expected.response
+    attention = model.n_layers * model.d_model * expected.square_sum
     passes = planned.stop * documents(study.finetune.batch, name="finetune.batch") / sum(study.mixture.samples.values())
-    return shape_of(study.model).flops(expected.total, expected.response, expected.square_sum) * passes
+    return 6 * (body + attention) * passes
 
 
 def hours(study: Study) -> float | None:

@@ -32,20 +32,6 @@ class Shape:
     body: float  # weights that every token passes: all but embedding and vocabulary projection
     vocabulary: float  # embedding and vocabulary projection
 
-    def flops(self, tokens: float, targets: float, squares: float) -> float:
-        """Operations of a forward and backward pass over documents of l tokens, attention inside documents only.
-
-        ``6 (B T + V d T_target) + 6 L d sum(l^2)`` for T tokens of which T_target carry loss, with B weights outside the
-        vocabulary (``12 L d^2`` in an MPT): 2 operations a weight and token forward, twice that backward (Kaplan et al. 2020,
-        section 2.1).
-        """
-        body = self.body * tokens + self.vocab_size * self.d_model * targets
-        return 6 * (body + self.n_layers * self.d_model * squares)
-
-    def raw_flops(self, tokens: float, width: int) -> float:
-        """The same as MosaicML counts it: ``(6 N + 12 L d S)`` a token in rows of S, padding and every logit included."""
-        return (6 * self.parameters + 12 * self.n_layers * self.d_model * width) * tokens
-
 
 def shape_of(model: Model) -> Shape:
     """What ``model.path`` holds, else what the configuration states.

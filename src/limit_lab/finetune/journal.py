@@ -15,6 +15,7 @@ import torch
 from lightning.pytorch.callbacks import Callback
 from torch import Tensor
 
+from limit_lab import operations
 from limit_lab.config import Finetune, Hardware
 from limit_lab.errors import LimitLabError
 from limit_lab.finetune import checkpoint, rows
@@ -44,6 +45,7 @@ class Journal(Callback):
         batches: Batches,
         clock: Clock,
         *,
+        steps: int,
         shape: Shape | None,
         say: bool,
         progress: Progress | None,
@@ -53,6 +55,7 @@ class Journal(Callback):
         self.hardware = hardware
         self.batches = batches
         self.clock = clock
+        self.steps = steps
         self.shape = shape
         self.say = say
         self.progress = progress
@@ -80,7 +83,8 @@ class Journal(Callback):
         raw = batch.ids.numel()
         self.own.raw_tokens += raw
         if self.shape is not None:
-            self.own.raw_flops += self.shape.raw_flops(raw, min(batch.ids.shape[-1], self.recipe.max_seq_tokens))
+            width = min(batch.ids.shape[-1], self.recipe.max_seq_tokens)
+            self.own.raw_flops += operations.mosaic(self.shape, raw, width)
 
     def on_before_backward(self, trainer: pl.Trainer, pl_module: pl.LightningModule, loss: Tensor) -> None:
         self.losses.append(loss.detach())
@@ -109,7 +113,7 @@ class Journal(Callback):
             self._end_step(trainer, pl_module, batch.targets)
 
     def _end_step(self, trainer: pl.Trainer, module: pl.LightningModule, targets: int) -> None:
-        step, steps = trainer.global_step, self.batches.steps
+        step, steps = trainer.global_step, self.steps
         row = {"step": step, "loss": sum(float(share) for share in self.shares), "grad_norm": self.norm}
         rows.append(self.metrics, [{**row, "learning_rate": self.rate, "targets": targets, **self._counted(step, targets)}])
         if self.progress is not None:
@@ -130,7 +134,7 @@ class Journal(Callback):
         now, own = self.clock.seconds(), self.own
         own.tokens, own.seconds = sum(lengths), now - self.mark
         if self.shape is not None:
-            own.flops = self.shape.flops(own.tokens, targets, sum(length**2 for length in lengths))
+            own.flops = operations.counted(self.shape, own.tokens, targets, sum(length**2 for length in lengths))
         self.interval.add(own)
         self.mark, self.own = now, Amount()
         counts = {"tokens": own.tokens, "raw_tokens": own.raw_tokens, "documents": len(lengths)}
@@ -138,10 +142,10 @@ class Journal(Callback):
 
     def _line(self, step: int, loss: float) -> str:
         numbers = f"loss {loss:.4f}  grad {self.norm:.2f}  lr {self.rate:.1e}"
-        return f"  step {step:>6,}/{self.batches.steps:,}  {numbers}  {self.interval.said(self.hardware.tflops)}"
+        return f"  step {step:>6,}/{self.steps:,}  {numbers}  {self.interval.said(self.hardware.tflops)}"
 
     def _left(self, step: int) -> str:
-        return left(self.clock.seconds() - self.begun, step - self.first, self.batches.steps - step)
+        return left(self.clock.seconds() - self.begun, step - self.first, self.steps - step)
 
     def _require_finite(self, what: str, value: float, step: int) -> None:
         if math.isfinite(value):

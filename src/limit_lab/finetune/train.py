@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
+from lightning.pytorch.callbacks import Callback
 
 from limit_lab.config import Finetune, Hardware
 from limit_lab.durations import Duration, documents
@@ -16,7 +17,9 @@ from limit_lab.errors import DataError
 from limit_lab.finetune.batches import Batches, MixtureData
 from limit_lab.finetune.checkpoint import InPlace, completed_steps
 from limit_lab.finetune.journal import Journal, Progress, read_metrics
+from limit_lab.finetune.meter import Clock
 from limit_lab.finetune.module import Finetuning
+from limit_lab.finetune.observe import HeldOut, Observer, Samples, Watch, evaluations
 from limit_lab.model.causal import CausalLM
 from limit_lab.prompt import Document
 
@@ -42,12 +45,13 @@ def train(
     seed: int,
     say: bool = True,
     progress: Progress | None = None,
+    watch: Watch | None = None,
 ) -> dict[str, Any]:
     """Train ``model`` in place; continue from ``folder/checkpoint.ckpt``, which the caller removes after the export.
 
-    ``progress`` gets the steps taken and to take. Returns steps, epochs, seconds of this process, first and last loss and
-    tokens seen.
-    Raises: DataError for an empty mixture; LimitLabError when the loss is not finite.
+    ``progress`` gets the steps taken and to take; ``watch`` is looked at on the way and changes no number. Returns steps,
+    epochs, seconds of this process, first and last loss and tokens seen.
+    Raises: DataError for an empty mixture; LimitLabError when a loss, gradient norm or weight is not finite.
     """
     if not mixed:
         raise DataError("the mixture holds no document to train on: give mixture.samples at least one source.")
@@ -66,8 +70,14 @@ def train(
         logits_at_once=hardware.logits_at_once,
     )
     start = time.monotonic()
-    journal = Journal(folder, recipe, steps=steps, say=say, progress=progress)
-    trainer = _trainer(recipe, hardware, folder, batches.accumulation, steps, journal)
+    watch, clock = watch or Watch(), Clock()
+    journal = Journal(folder, recipe, hardware, batches, clock, steps=steps, shape=watch.shape, say=say, progress=progress)
+    looks = [
+        HeldOut(watch.held_out, evaluations(steps, batches.steps_per_epoch), recipe, hardware),
+        Samples(watch.prompts, recipe.samples_every_steps),
+    ]
+    callbacks = [journal, Observer(folder, recipe, looks, clock, say=say)]
+    trainer = _trainer(recipe, hardware, folder, batches.accumulation, steps, callbacks)
     with warnings.catch_warnings():
         # Lightning advises worker processes and a validation loop; the batches are built in microseconds and scored later
         warnings.filterwarnings("ignore", module="lightning")
@@ -88,7 +98,9 @@ def train(
     }
 
 
-def _trainer(recipe: Finetune, hardware: Hardware, folder: Path, accumulation: int, steps: int, journal: Journal) -> pl.Trainer:
+def _trainer(
+    recipe: Finetune, hardware: Hardware, folder: Path, accumulation: int, steps: int, callbacks: list[Callback]
+) -> pl.Trainer:
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     return pl.Trainer(
         accelerator=hardware.accelerator,
@@ -97,7 +109,7 @@ def _trainer(recipe: Finetune, hardware: Hardware, folder: Path, accumulation: i
         max_epochs=1,
         accumulate_grad_batches=accumulation,
         gradient_clip_val=recipe.clip_norm,
-        callbacks=[journal],
+        callbacks=callbacks,
         plugins=[InPlace()],
         logger=False,
         enable_checkpointing=False,
