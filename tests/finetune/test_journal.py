@@ -32,22 +32,20 @@ def test_every_update_records_what_it_read(tmp_path: Path) -> None:
         assert list(row) == COUNTED
         assert row["documents"] == len(own)
         assert row["tokens"] == sum(len(one.ids) for one in own)
-        assert row["raw_tokens"] == sum(part.ids.numel() for part in parts) > row["tokens"]
+        assert row["raw_tokens"] == sum(part.ids.numel() for part in parts) >= row["tokens"]
         assert row["targets"] == sum(one.targets for one in own)
         assert row["seconds"] > 0
+    assert sum(row["raw_tokens"] for row in found) > sum(row["tokens"] for row in found)
 
 
 def test_the_line_tells_speed_memory_and_time_left(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     train(model(), some_documents(), recipe(), CPU, tmp_path, seed=1, watch=watch())
     lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("  step")]
-    number = r"[\d,]+"
-    form = rf"  step +(\d)/6  loss \d\.\d{{4}}  grad \d\.\d\d  lr \de-\d\d  ({number}) tok/s \(({number}) raw\)".replace(
-        r"\de-", r"\d\.\de-"
-    )
+    form = r"  step +(\d)/6  loss \d\.\d{4}  grad \d\.\d\d  lr \d\.\de-\d\d  ([\d,]+) tok/s \(([\d,]+) raw\)"
     form += r"  mfu \d+% \(mosaic \d+%\)  \d+\.\d\d GiB  \d:\d\d:\d\d left"
     told = [re.fullmatch(form, line) for line in lines]
     assert [int(one[1]) for one in told if one] == [2, 4, 6]
-    assert all(int(one[2].replace(",", "")) < int(one[3].replace(",", "")) for one in told if one)
+    assert all(int(one[2].replace(",", "")) <= int(one[3].replace(",", "")) for one in told if one)
     assert lines[-1].endswith("0:00:00 left")
 
 
@@ -105,7 +103,7 @@ def test_a_step_that_is_not_finite_is_not_taken(tmp_path: Path, monkeypatch: pyt
 
 
 def test_weights_that_are_not_finite_are_not_saved(tmp_path: Path) -> None:
-    how = recipe(learning_rate=1e38, checkpoint_every_steps=1)
+    how = recipe(learning_rate=1e25, checkpoint_every_steps=1)
     with pytest.raises(LimitLabError, match=r"the norm of the weights is inf at step 1, .* no checkpoint was due before\.$"):
         train(model(), some_documents(), how, CPU, tmp_path, seed=1, say=False)
     assert not (tmp_path / "checkpoint.ckpt").exists()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 from typing import Any
 
@@ -114,7 +115,7 @@ def test_evaluations_are_few_and_evenly_spread() -> None:
     assert evaluations(2, 3) == [0, 2]
     many = evaluations(1000, 10)
     assert (many[0], many[-1], len(many)) == (0, 1000, EVALUATIONS)
-    gaps = [two - one for one, two in zip(many, many[1:], strict=False)]
+    gaps = [two - one for one, two in itertools.pairwise(many)]
     assert set(gaps) == {50, 60}
 
 
