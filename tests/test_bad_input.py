@@ -52,6 +52,7 @@ def refused(arguments: list[str], code: int, capsys: pytest.CaptureFixture[str])
         ("answers.max_new_tokens=0", 2, "answers.max_new_tokens=0 leaves nothing to answer"),
         ("gauntlet.prompting=[]", 2, "would ask nothing"),
         ("finetune.duration=0.4step", 2, "finetune.duration='0.4step' is no duration"),
+        ("finetune.held_out=-1", 2, "finetune.held_out=-1 is below 0"),
         ("finetune.checkpoint_every_steps=0", 2, "finetune.checkpoint_every_steps=0 is no interval"),
         ("finetune.betas=[0.9]", 2, "finetune.betas=[0.9] must be two numbers"),
         ("finetune.weight_decay=-1", 2, "finetune.weight_decay=-1"),

@@ -30,6 +30,7 @@ LAYERS = (
     ("compose",),
     ("hub",),
     ("prompt", "shapes", "estimate"),
+    ("operations",),
     ("model",),
     ("mixture", "finetune", "gauntlet", "judge", "microworld"),
     ("preflight",),

@@ -38,6 +38,18 @@ def test_parts_of_a_stage_count_alike() -> None:
     assert seen == [0.25, 0.5, 0.75]
 
 
+def test_every_running_stage_has_a_bar_until_it_ends() -> None:
+    out = io.StringIO()
+    with StudyProgress({"a": 5.0, "b": 5.0}, Console(file=out, force_terminal=True, width=100)) as progress:
+        progress.begin("a")(1, 4)
+        progress.begin("b")(1, 2)
+        progress.end("a")
+        assert list(progress._running) == ["b"]
+    shown = out.getvalue()
+    assert "a " in shown
+    assert "b " in shown
+
+
 def test_a_log_gets_no_bar_and_a_terminal_gets_one() -> None:
     for terminal in (False, True):
         out = io.StringIO()

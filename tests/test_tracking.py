@@ -28,6 +28,11 @@ from tests.report.report_world import ACCURACY, dump, dump_rows, write_cell, wri
 
 KEY = "a" * 40
 STEPS = [{"step": step, "loss": 3.0 / step, "grad_norm": 1.0, "learning_rate": 0.1, "targets": 9} for step in (1, 2, 3)]
+HELD_OUT = [
+    {"step": step, "source": source, "loss": step + 0.5, "tokens": 40, "documents": 4}
+    for step in (0, 3)
+    for source in ("lima", "instruct")
+]
 
 
 @pytest.fixture(autouse=True)
@@ -54,6 +59,8 @@ def runs(tmp_path: Path) -> Path:
         }
         name = write_cell(root, label, ACCURACY[label], items=20, config=configured)
         dump_rows(root / "cells" / name / "finetune" / "metrics.jsonl", STEPS)
+        dump_rows(root / "cells" / name / "finetune" / "held_out.jsonl", HELD_OUT)
+        dump_rows(root / "cells" / name / "finetune" / "samples.jsonl", [{"step": 2, "index": 0, "prompt": "p", "answer": "a"}])
     write_pair(root, "instruct-0123456789ab", "lima-0123456789ab", [1.0, 0.5, 0.0, 0.0])
     return root
 
@@ -120,6 +127,8 @@ def test_a_cell_and_its_pair_are_told_once(runs: Path, capfd: pytest.CaptureFixt
     assert (config["mixture"], config["size"], config["finetune"]) == ({"name": "instruct"}, 1000, {"eps": 1e-8})
     assert not {"runs", "tracking"} & set(config)
     assert history[:3] == [{f"finetune/{key}": value for key, value in row.items()} for row in STEPS]
+    losses = {step: {f"held_out/{source}": step + 0.5 for source in ("lima", "instruct")} for step in (0, 3)}
+    assert history[3:5] == [{"finetune/step": step, **own} for step, own in losses.items()]
     recorded = json.loads((runs / "cells" / name / "summary.json").read_text(encoding="utf-8"))
     for prompting in ("raw", "template"):
         scores = recorded["gauntlet"][prompting]
@@ -128,9 +137,9 @@ def test_a_cell_and_its_pair_are_told_once(runs: Path, capfd: pytest.CaptureFixt
         assert summary[f"gauntlet/{prompting}/task/knowledge_mc"] == scores["tasks"]["knowledge_mc"]["rescaled"]
     assert summary["answers/ended_share"] == 0.98
     assert summary["finetune/last_loss"] == 0.8
-    tables = {key: value for row in history[3:] for key, value in row.items()}
+    tables = {key: value for row in history[5:] for key, value in row.items()}
     paths = {key.removesuffix("/path"): value for key, value in tables.items() if key.endswith("/path")}
-    assert set(paths) == {"tables/scores", "tables/card", "tables/answers"}
+    assert set(paths) == {"tables/scores", "tables/card", "tables/answers", "tables/samples"}
     answers = json.loads((run / "files" / paths["tables/answers"]).read_text(encoding="utf-8"))
     assert len(answers["data"]) == tracking.ANSWERS
     assert answers["data"][0][answers["columns"].index("answer")] == "instruct answers prompt 0, at some length."

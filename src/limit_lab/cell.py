@@ -18,11 +18,15 @@ from limit_lab.progress import Move, Stages, by_part
 from limit_lab.prompt import prompt_ids, template
 
 if TYPE_CHECKING:
+    from limit_lab.finetune.observe import Watch
     from limit_lab.mixture.mix import Mixed
     from limit_lab.model.causal import CausalLM
 
 #: Where a cell's folder says why it failed.
 FAILED = "failed.json"
+
+#: Prompts that are answered on the way through a training.
+SAMPLES = 3
 
 #: Starts a stage's progress.
 Begin = Callable[[], Move]
@@ -219,8 +223,11 @@ def _finetune(
     def work(own: Path) -> dict[str, Any]:
         length = how.export or how.duration
         print(f"  finetune: {mixed.card['documents']:,} documents, {mixed.card['tokens']:,} tokens, {length}")
+        watch = _watch(study, mixed)
         with trainings.opened(study, identity(study), own) as state:
-            outcome = train(model, mixed.documents, how, study.hardware, state, seed=seed, progress=move, keep=onward)
+            outcome = train(
+                model, mixed.documents, how, study.hardware, state, seed=seed, progress=move, keep=onward, watch=watch
+            )
             export_model(model, base, place / "model", card=_model_card(study, mixed.card))
         (own / "checkpoint.ckpt").unlink(missing_ok=True)
         return outcome
@@ -228,6 +235,24 @@ def _finetune(
     if not (place / "model").is_dir():  # a training whose export was deleted has to be done again
         (folder / "finetune" / "manifest.json").unlink(missing_ok=True)
     return {"card": mixed.card, "finetune": store.stage(folder / "finetune", mark, work)}
+
+
+def _watch(study: Study, mixed: Mixed) -> Watch:
+    """What the training is watched with; says which source has too few rows left to hold out."""
+    from limit_lab.finetune.observe import Prompts, Watch
+    from limit_lab.model.bases import open_prompts, tokenizer_of
+    from limit_lab.shapes import shape_of
+
+    wanted = study.finetune.held_out
+    for source, own in mixed.held_out.items():
+        if len(own) < wanted:
+            print(f"  held out: {len(own)} of {wanted} documents of {source}, which has no more rows that fit", flush=True)
+    prompts = None
+    if study.finetune.samples_every_steps:
+        tokenizer = tokenizer_of(study)
+        asked = [row["prompt"] for row in open_prompts(study)[:SAMPLES]]
+        prompts = Prompts(ids=[prompt_ids(tokenizer, text, study.prompt.format) for text in asked], tokenizer=tokenizer)
+    return Watch(shape=shape_of(study.model), held_out=mixed.held_out, prompts=prompts)
 
 
 def _model_card(study: Study, card: Mapping[str, Any]) -> str:

@@ -1,6 +1,6 @@
-"""One bar for a whole study: which stage runs, how far it is, and about how long the rest takes.
+"""One bar for a whole study and one for each stage that runs: how far it is, and about how long the rest takes.
 
-The bar stands on the terminal only; a log keeps the lines that the stages print.
+The bars stand on the terminal only; a log keeps the lines that the stages print.
 """
 
 from __future__ import annotations
@@ -10,13 +10,16 @@ from types import TracebackType
 from typing import Literal, Protocol, Self
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 #: Called with the work done and the work there is, in any unit.
 Move = Callable[[int, int], None]
 
 #: Weight in seconds of a stage whose length the configuration does not tell.
 UNKNOWN = 60.0
+
+#: Seconds back from which a stage's pace is taken.
+PACE = 600.0
 
 
 def by_part(move: Move, parts: Sequence[str]) -> Callable[[str, int, int], None]:
@@ -47,8 +50,16 @@ class StudyProgress:
         shown = console or Console(stderr=True)
         columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:>3.0f} %"))
         times = (TimeElapsedColumn(), TextColumn("gone,"), TimeRemainingColumn(), TextColumn("left"))
-        self._bar = Progress(*columns, *times, console=shown, disable=not shown.is_terminal, transient=True)
-        self._task = self._bar.add_task("", total=self.total)
+        self._bar = Progress(
+            *columns,
+            *times,
+            console=shown,
+            disable=not shown.is_terminal,
+            transient=True,
+            speed_estimate_period=PACE,
+        )
+        self._task = self._bar.add_task("all", total=self.total)
+        self._running: dict[str, TaskID] = {}
 
     @property
     def total(self) -> float:
@@ -80,6 +91,14 @@ class StudyProgress:
             self._weights[key] = 0.0
         else:
             self._shares[key] = 1.0 if what == "end" else min(share, 1.0)
-        if what == "begin":
-            self._bar.update(self._task, description=key)
+        self._show(what, key)
         self._bar.update(self._task, completed=self.completed, total=self.total)
+
+    def _show(self, what: Literal["begin", "move", "end"], key: str) -> None:
+        """Keep a bar for every stage that runs."""
+        if what == "begin" and key not in self._running:
+            self._running[key] = self._bar.add_task(key, total=1.0)
+        if key in self._running:
+            self._bar.update(self._running[key], completed=self._shares[key])
+            if what == "end":
+                self._bar.remove_task(self._running.pop(key))

@@ -15,7 +15,7 @@ from limit_lab.errors import ConfigError, one_of
 from limit_lab.fingerprints import ADDED, stated
 
 #: Fields that change no result.
-DISPLAY = ("checkpoint_every_steps", "log_every_steps", "note")
+DISPLAY = ("checkpoint_every_steps", "log_every_steps", "held_out", "samples_every_steps", "note")
 
 #: A training of token-sized batches takes at least so many steps: fewer say more about the schedule than about the data.
 FEWEST = 20
@@ -80,6 +80,11 @@ class Finetune:
     precision: str = "bf16"  # bf16 (autocast over fp32 weights) | fp32
     checkpoint_every_steps: int = 100
     log_every_steps: int = 10
+    # documents of each source that the mixture leaves, whose loss is told after each epoch; 0: none
+    held_out: int = field(default=32, metadata=ADDED)
+    samples_every_steps: int = field(
+        default=0, metadata=ADDED
+    )  # three of the study's prompts are answered on the way; 0: never
     note: str = field(default="", metadata=ADDED)  # what a reader of plan and report should know of this recipe
 
     def __post_init__(self) -> None:
@@ -91,6 +96,9 @@ class Finetune:
         for name, every in (("checkpoint", self.checkpoint_every_steps), ("log", self.log_every_steps)):
             if every < 1:
                 raise ConfigError(f"finetune.{name}_every_steps={every} is no interval: use 1 or more.")
+        for name, number in (("held_out", self.held_out), ("samples_every_steps", self.samples_every_steps)):
+            if number < 0:
+                raise ConfigError(f"finetune.{name}={number} is below 0: use 0 for none, or more.")
         if len(self.betas) != 2 or not all(0 <= beta < 1 for beta in self.betas):
             raise ConfigError(f"finetune.betas={self.betas} must be two numbers from 0 to below 1, such as [0.9, 0.99].")
         if self.weight_decay < 0 or self.eps < 0:

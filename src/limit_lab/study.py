@@ -160,7 +160,8 @@ def mix(cells: list[Study]) -> None:
         for name, source in card["sources"].items():
             print(
                 f"  {name}: kept {source['kept']:,} of {source['available']:,}, dropped {source['dropped']:,}, truncated "
-                f"{source['truncated']:,}; {source['loss_share']:.0%} of the loss{_facts(source)}"
+                f"{source['truncated']:,}, held out {source['held_out']:,}; {source['loss_share']:.0%} of the loss"
+                f"{_facts(source)}"
             )
 
 

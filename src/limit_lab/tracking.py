@@ -198,7 +198,10 @@ def _without_paths(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def cell_parts(root: Path, identity: str) -> dict[str, Any]:
-    """What is told of a cell, by part: curves (one row a step), numbers, and tables. Raises: DataError, KeyError."""
+    """What is told of a cell, by part: curves and held-out losses (one row a step), numbers, and tables.
+
+    Raises: DataError, KeyError.
+    """
     folder = root / "cells" / identity
     summary = store.read_json(folder / "summary.json")
     metrics, answers = folder / "finetune" / "metrics.jsonl", folder / "answers" / "answers.jsonl"
@@ -214,15 +217,30 @@ def cell_parts(root: Path, identity: str) -> dict[str, Any]:
         {"source": name, **{key: value for key, value in source.items() if not isinstance(value, Mapping)}}
         for name, source in summary["card"]["sources"].items()
     ]
-    rows = store.read_rows(metrics) if metrics.is_file() else []
+    rows = _rows(metrics)
     parts = {
         "curves": [{f"finetune/{name}": value for name, value in row.items()} for row in rows],
+        "held_out": _held_out(_rows(folder / "finetune" / "held_out.jsonl")),
         "numbers": {name: value for name, value in numbers.items() if value is not None},
         "tables/scores": _table(scores),
         "tables/card": _table(card),
-        "tables/answers": _table(store.read_rows(answers)[:ANSWERS] if answers.is_file() else []),
+        "tables/answers": _table(_rows(answers)[:ANSWERS]),
+        "tables/samples": _table(_rows(folder / "finetune" / "samples.jsonl")),
     }
     return {name: part for name, part in parts.items() if part}
+
+
+def _rows(path: Path) -> list[dict[str, Any]]:
+    """The rows of a file that not every cell has."""
+    return store.read_rows(path) if path.is_file() else []
+
+
+def _held_out(rows: Sequence[Row]) -> list[dict[str, Any]]:
+    """Held-out losses as one row a step."""
+    by_step: dict[int, dict[str, Any]] = {}
+    for row in rows:
+        by_step.setdefault(row["step"], {"finetune/step": row["step"]})[f"held_out/{row['source']}"] = row["loss"]
+    return list(by_step.values())
 
 
 def _scores(found: Row) -> list[tuple[str, str, float | None, int | None]]:
@@ -312,9 +330,10 @@ def _send(run: Row) -> None:
     )
     mode: Literal["online", "offline"] = "online" if run["online"] else "offline"
     with wandb.init(**run["head"], dir=run["folder"], mode=mode, resume="allow", settings=settings) as told:
-        told.define_metric("finetune/*", step_metric="finetune/step")
+        for curves in ("finetune/*", "held_out/*"):
+            told.define_metric(curves, step_metric="finetune/step")
         for name, part in run["parts"].items():
-            if name == "curves":
+            if name in ("curves", "held_out"):
                 for row in part:
                     told.log(row)
             elif name == "numbers":

@@ -32,8 +32,9 @@ def opened(study: Study, identity: Mapping[str, Any], own: Path) -> Iterator[Pat
     state = place(study, identity)
     with store.locked(_lock(state), wait=False):
         yield state
-        with store.writing(own / "metrics.jsonl"):
-            shutil.copyfile(state / "metrics.jsonl", own / "metrics.jsonl")
+        for file in sorted(state.glob("*.jsonl")):
+            with store.writing(own / file.name):
+                shutil.copyfile(file, own / file.name)
 
 
 def close(study: Study, identity: Mapping[str, Any]) -> None:

@@ -11,8 +11,7 @@ import torch
 from torch import Tensor
 
 from limit_lab.errors import ConfigError
-from limit_lab.finetune import adapters
-from limit_lab.finetune import train as trainer
+from limit_lab.finetune import adapters, checkpoint
 from limit_lab.finetune.train import train
 from limit_lab.microworld.checkpoint import SHIPPED
 from limit_lab.model.causal import CausalLM
@@ -107,16 +106,16 @@ def test_an_interrupted_run_continues_from_a_checkpoint_of_adapters(tmp_path: Pa
     often = recipe(lora=LORA, checkpoint_every_steps=2)
     whole, again = model(), model()
     train(whole, some_documents(), often, CPU, tmp_path / "whole", seed=1, say=False)
-    real = trainer.save
+    real = checkpoint.save
 
     def save_then_die(*arguments: object) -> None:
         real(*arguments)
         raise RuntimeError("killed")
 
-    monkeypatch.setattr(trainer, "save", save_then_die)
+    monkeypatch.setattr(checkpoint, "save", save_then_die)
     with pytest.raises(RuntimeError, match="killed"):
         train(model(), some_documents(), often, CPU, tmp_path / "cut", seed=1, say=False)
-    monkeypatch.setattr(trainer, "save", real)
+    monkeypatch.setattr(checkpoint, "save", real)
     held = torch.load(tmp_path / "cut/checkpoint.ckpt", weights_only=True)["state_dict"]
     assert held
     assert all("lora_" in name for name in held)

@@ -11,9 +11,10 @@ import torch
 
 from limit_lab.config import Finetune, Hardware
 from limit_lab.errors import DataError
-from limit_lab.finetune import train as trainer
+from limit_lab.finetune import checkpoint
+from limit_lab.finetune.journal import read_metrics
 from limit_lab.finetune.module import learning_rate_factor
-from limit_lab.finetune.train import read_metrics, train
+from limit_lab.finetune.train import train
 from limit_lab.model.mpt import MPT, MPTConfig
 from limit_lab.prompt import Document
 
@@ -58,16 +59,16 @@ def test_an_interrupted_run_continues_to_bit_equal_losses_and_weights(tmp_path: 
     often = recipe(checkpoint_every_steps=2)
     whole = model()
     train(whole, some_documents(), often, CPU, tmp_path / "whole", seed=1, say=False)
-    real = trainer.save
+    real = checkpoint.save
 
     def save_then_die(*arguments: object) -> None:
         real(*arguments)
         raise RuntimeError("killed")
 
-    monkeypatch.setattr(trainer, "save", save_then_die)
+    monkeypatch.setattr(checkpoint, "save", save_then_die)
     with pytest.raises(RuntimeError, match="killed"):
         train(model(), some_documents(), often, CPU, tmp_path / "cut", seed=1, say=False)
-    monkeypatch.setattr(trainer, "save", real)
+    monkeypatch.setattr(checkpoint, "save", real)
     again = model()
     train(again, some_documents(), often, CPU, tmp_path / "cut", seed=1, say=False)
     assert losses(tmp_path / "cut") == losses(tmp_path / "whole")

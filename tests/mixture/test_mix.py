@@ -164,8 +164,33 @@ def test_a_mixture_that_was_dropped_whole_is_refused(policy: str, study: Study, 
 
 def test_the_untouched_base_has_an_empty_mixture(study: Study, tokenizer: Tokenizer) -> None:
     assert mixed(study, tokenizer, {}) == Mixed(
-        documents=[], card={"documents": 0, "tokens": 0, "target_tokens": 0, "sources": {}, "prompt_format": "bare"}
+        documents=[],
+        held_out={},
+        card={"documents": 0, "tokens": 0, "target_tokens": 0, "sources": {}, "prompt_format": "bare"},
     )
+
+
+def test_held_out_documents_are_rows_that_are_not_drawn(study: Study, tokenizer: Tokenizer) -> None:
+    made = mixed(study, tokenizer, {"short": 7, "long": 28}, held_out=4, max_seq_tokens=LIMIT, on_too_long="truncate_tail")
+    assert [len(made.held_out[name]) for name in ("short", "long")] == [4, 1]  # of the long ones a prompt fills the row
+    assert {name: card["held_out"] for name, card in made.card["sources"].items()} == {"short": 4, "long": 1}
+    for name, own in made.held_out.items():
+        assert {one.source for one in own} == {name}
+        assert not {one.row for one in own} & {one.row for one in made.documents if one.source == name}
+        assert all(len(one.ids) <= LIMIT for one in own)
+    assert mixed(study, tokenizer, {"short": 26}, held_out=4).held_out["short"] == made.held_out["short"]
+    assert mixed(study, tokenizer, {"short": 30}, held_out=4).held_out == {"short": []}
+    assert mixed(study, tokenizer, {"short": 7}, held_out=0).held_out == {"short": []}
+
+
+def test_a_held_out_row_that_is_too_long_is_no_error(study: Study, tokenizer: Tokenizer) -> None:
+    lengths = {one.row: len(one.ids) for one in mixed(study, tokenizer, {"long": 30}).documents}
+    reseeded = replace(study, seeds=replace(study.seeds, subset=1))
+    drawn = mixed(reseeded, tokenizer, {"long": 1}).documents[0]
+    made = mixed(reseeded, tokenizer, {"long": 1}, held_out=29, max_seq_tokens=lengths[drawn.row], on_too_long="error")
+    fit = {row for row, length in lengths.items() if length <= lengths[drawn.row]} - {drawn.row}
+    assert {one.row for one in made.held_out["long"]} == fit
+    assert len(fit) < 29
 
 
 def test_facts_and_templates_are_counted_where_they_are_known(study: Study, tokenizer: Tokenizer) -> None:

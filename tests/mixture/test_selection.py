@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from limit_lab.errors import DataError
-from limit_lab.mixture.selection import draw
+from limit_lab.mixture.selection import draw, held_out
 from limit_lab.mixture.sources import Row
 
 SIZES = st.integers(1, 60).flatmap(lambda n: st.tuples(st.just(n), st.integers(0, n), st.integers(0, n)))
@@ -35,6 +35,20 @@ def test_draws_are_repeatable_unique_and_of_the_size_asked_for(sizes: tuple[int,
     assert drawn == draw(rows(n), count, source=source, seed=seed)
     assert len({row.index for row in drawn}) == len(drawn) == count
     assert {row.index for row in drawn} <= set(range(n))
+
+
+@given(SIZES, NAMES, SEEDS)
+def test_rows_are_held_out_from_the_other_end_of_the_permutation(sizes: tuple[int, int, int], source: str, seed: int) -> None:
+    n, drawn, count = sizes
+    whole = draw(rows(n), n, source=source, seed=seed)
+    apart = held_out(rows(n), count, drawn=drawn, source=source, seed=seed)
+    assert apart == whole[drawn:][::-1][:count]
+
+
+def test_a_row_that_repeats_a_drawn_one_is_not_held_out() -> None:
+    same = [Row(index=index, prompt="p", response="r") for index in range(9)]
+    assert held_out(same, 5, drawn=1, source="x", seed=0) == []
+    assert len(held_out(same, 5, drawn=0, source="x", seed=0)) == 5
 
 
 @given(st.integers(0, 30), st.integers(1, 9), SEEDS)

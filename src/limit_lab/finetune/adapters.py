@@ -41,9 +41,10 @@ def add(model: CausalLM, lora: Lora, *, seed: int, frozen: torch.dtype = torch.f
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         inject_adapter_in_model(config, model)
-    for parameter in model.parameters():
-        if not parameter.requires_grad:
-            parameter.data = parameter.data.to(frozen)
+    for module in model.modules():
+        own = list(module.parameters(recurse=False))
+        if own and not list(module.children()) and not any(parameter.requires_grad for parameter in own):
+            module.to(frozen)
 
 
 def linear(model: CausalLM) -> dict[str, nn.Module]:

@@ -17,7 +17,7 @@ from limit_lab.microworld.checkpoint import base_key, failed_at, lock_of, made_a
 from limit_lab.microworld.samples import rows
 from limit_lab.microworld.texts import pretraining_documents
 from limit_lab.microworld.world import World
-from limit_lab.progress import Move, Stages
+from limit_lab.progress import Move, Stages, StudyProgress
 from limit_lab.prompt import Document, Tokenizer, render
 
 #: Shape of the base: about one million parameters.
@@ -33,7 +33,9 @@ def run(study: Study) -> Path:
 
     Returns the model folder.
     """
-    _make(study, None, wait=True)
+    key = base_key(study)
+    with StudyProgress({key: None}) as progress:
+        _make(study, progress.begin(key), wait=True)
     folder = made_at(study.microworld, Path(study.runs)) / "model"
     print(folder)
     return folder

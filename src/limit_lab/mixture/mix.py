@@ -10,16 +10,17 @@ from limit_lab.config import Study
 from limit_lab.errors import DataError
 from limit_lab.mixture.facts import fact_counts
 from limit_lab.mixture.packing import first_fit
-from limit_lab.mixture.selection import draw
+from limit_lab.mixture.selection import draw, held_out
 from limit_lab.mixture.sources import Row, Rows, read
 from limit_lab.prompt import Document, Tokenizer, document
 
 
 @dataclass(frozen=True, slots=True)
 class Mixed:
-    """The documents of a cell in a fixed order, and their card."""
+    """The documents of a cell in a fixed order, those held out by source, and their card."""
 
     documents: list[Document]
+    held_out: dict[str, list[Document]]
     card: dict[str, Any]
 
 
@@ -31,19 +32,30 @@ def mix(study: Study, tokenizer: Tokenizer) -> Mixed:
     """
     documents: list[Document] = []
     sources: dict[str, dict[str, Any]] = {}
+    apart: dict[str, list[Document]] = {}
     for name, count in study.mixture.samples.items():
         available = read(name, study.data, world_seed=study.microworld.seed)
         drawn = draw(available.rows, count, source=name, seed=study.seeds.subset)
         made = [_document(row, name, study, tokenizer) for row in drawn]
         kept, fate = _fit(made, study.finetune.max_seq_tokens, study.finetune.on_too_long)
         documents += kept
-        sources[name] = _source_card(available, drawn, kept, fate, study.data.sources[name].licence)
+        apart[name] = _held_out(available, count, name, study, tokenizer)
+        card = _source_card(available, drawn, kept, fate, study.data.sources[name].licence)
+        sources[name] = {**card, "held_out": len(apart[name])}
     if sources and not documents:
         raise DataError(
             f"mixture={study.mixture.name}: all samples are longer than finetune.max_seq_tokens="
             f"{study.finetune.max_seq_tokens} and were dropped: raise it."
         )
-    return Mixed(documents=documents, card=_card(documents, sources, study))
+    return Mixed(documents=documents, held_out=apart, card=_card(documents, sources, study))
+
+
+def _held_out(available: Rows, drawn: int, source: str, study: Study, tokenizer: Tokenizer) -> list[Document]:
+    """Documents that are never trained on; too long ones are cut as the mixture's are, or left out."""
+    recipe, seed = study.finetune, study.seeds.subset
+    rest = held_out(available.rows, recipe.held_out, drawn=drawn, source=source, seed=seed)
+    made = [_document(row, source, study, tokenizer) for row in rest]
+    return _fit(made, recipe.max_seq_tokens, "drop" if recipe.on_too_long == "error" else recipe.on_too_long)[0]
 
 
 def _document(row: Row, source: str, study: Study, tokenizer: Tokenizer) -> Document:

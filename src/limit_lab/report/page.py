@@ -9,6 +9,7 @@ from typing import Any
 from limit_lab.config import Predicate
 from limit_lab.report import answer, cards, markdown, origin, sections, svg, tables
 from limit_lab.report.arms import Arm, Comparison, arms, comparisons
+from limit_lab.report.held_out import held_out_table
 from limit_lab.report.orders import orders
 from limit_lab.report.predicates import Finding, findings
 from limit_lab.report.records import Cell, load
@@ -70,7 +71,7 @@ def write(
         **sections.judging(cells, pairs, scores, ranked),
         **sections.origins(records),
         "shown": samples(cells),
-        "cards": [table for table in (cards.totals_table(cells), cards.sources_table(cells)) if table],
+        "cards": [table for table in (cards.totals_table(cells), cards.sources_table(cells), held_out_table(cells)) if table],
     }
     numbers = {
         "schema": SCHEMA,

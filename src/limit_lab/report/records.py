@@ -63,7 +63,10 @@ class Suite:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cell:
-    """One fine-tuned (or untouched) model: its summary, items by prompting, and answers. ``name`` is unique in a report."""
+    """One fine-tuned (or untouched) model: its summary, items by prompting, answers, and held-out losses by step and source.
+
+    ``name`` is unique in a report; cells that were made before losses were held out have none.
+    """
 
     id: str
     label: str
@@ -71,6 +74,7 @@ class Cell:
     summary: Row
     suites: Mapping[str, Suite]
     answers: Sequence[Row]
+    held_out: Sequence[Row] = ()
 
     @property
     def untouched(self) -> bool:
@@ -153,7 +157,16 @@ def _cell(folder: Path, summary: Row, name: str) -> Cell:
         if gauntlet.get(prompting)
     }
     answers = read_rows(folder / "answers" / "answers.jsonl") if summary["answers"]["prompts"] else []
-    return Cell(id=summary["id"], label=summary["label"], name=name, summary=summary, suites=suites, answers=answers)
+    losses = folder / "finetune" / "held_out.jsonl"
+    return Cell(
+        id=summary["id"],
+        label=summary["label"],
+        name=name,
+        summary=summary,
+        suites=suites,
+        answers=answers,
+        held_out=read_rows(losses) if losses.is_file() else [],
+    )
 
 
 def _suite(folder: Path, name: str, prompting: str, suite: str, scores: Row, configured: Row) -> Suite:
