@@ -284,3 +284,10 @@ def test_values_are_short_unless_that_hides_the_difference() -> None:
     assert texts({"a": 1}, None) == ("1 value", "–")
     assert texts({}, None) == ("none", "–")
     assert [difference(2, 1500), difference(0.5, 0.25), difference(True, 2), difference(None, 1)] == ["+1,498", "-0.25", "", ""]
+
+
+def test_an_unverified_copy_is_marked(tmp_path: Path, study: Study, capsys: pytest.CaptureFixture[str]) -> None:
+    left = write(tmp_path, model="mpt_7b (unverified copy)", verified=False)
+    right = write(tmp_path, "instruct")
+    show(of(study, left, right))
+    assert "model | mpt_7b (unverified copy) | micro" in lines_of(capsys.readouterr().out)

@@ -127,3 +127,13 @@ def test_writing_again_gives_the_same_bytes(tmp_path: Path) -> None:
         write(tmp_path, cells, pairs)
         found.append({path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()})
     assert found[0] == found[1]
+
+
+def test_an_unverified_copy_is_marked_wherever_the_model_is_named(tmp_path: Path) -> None:
+    copied = {"model": "mpt_7b (unverified copy)", "verified": False}
+    lima = world.write_cell(tmp_path, "lima", world.ACCURACY["lima"], **copied)
+    none = world.write_cell(tmp_path, "none", world.ACCURACY["none"], verified=None)
+    write(tmp_path, [none, lima], [])
+    for name in ("report.md", "index.html"):
+        assert "2 cells, from mpt_7b (unverified copy) on" in (tmp_path / "out" / name).read_text(encoding="utf-8"), name
+    assert (tmp_path / "out" / "index.html").read_text(encoding="utf-8").count("mpt_7b (unverified copy)") >= 2

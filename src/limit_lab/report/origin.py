@@ -75,6 +75,11 @@ def provisional(cells: Sequence[Cell]) -> bool:
     return any(_asked(cell)[1] == "development" for cell in cells)
 
 
+def unverified(cells: Sequence[Cell]) -> list[str]:
+    """The models, with their mark, whose weights go under a published name though no published hash vouches for them."""
+    return list(dict.fromkeys(str(cell.summary["model"]) for cell in cells if cell.summary.get("verified") is False))
+
+
 def dirty(cells: Sequence[Cell]) -> list[str]:
     """Cells whose code had uncommitted changes, so that their commit does not tell what ran."""
     return [cell.name for cell in cells if str(cell.summary["provenance"].get("git", "")).endswith("+dirty")]
