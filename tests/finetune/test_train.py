@@ -77,6 +77,29 @@ def test_an_interrupted_run_continues_to_bit_equal_losses_and_weights(tmp_path: 
         assert torch.equal(value, again.state_dict()[name]), name
 
 
+def test_a_training_that_was_kept_goes_on_to_a_later_export(tmp_path: Path) -> None:
+    first, second = recipe(export_at=["2step"]), recipe(export_at=["2step", "4step"])
+    whole, made, again, later, back = (model() for _ in range(5))
+    train(whole, some_documents(), second, CPU, tmp_path / "whole", seed=1, say=False)
+    parts = tmp_path / "parts"
+    train(made, some_documents(), first, CPU, parts, seed=1, say=False, keep=True)
+    train(again, some_documents(), first, CPU, parts, seed=1, say=False, keep=True)  # killed before its export
+    assert losses(parts) == losses(tmp_path / "whole")[:2]
+    outcome = train(later, some_documents(), second, CPU, parts, seed=1, say=False, keep=True)
+    assert (outcome["steps"], outcome["schedule_steps"]) == (4, 6)
+    assert losses(parts) == losses(tmp_path / "whole")
+    train(back, some_documents(), first, CPU, parts, seed=1, say=False)  # the earlier one again, from nothing
+    for one, other in ((made, again), (made, back), (whole, later)):
+        assert all(torch.equal(value, other.state_dict()[name]) for name, value in one.state_dict().items())
+    assert not torch.equal(made.transformer.wte.weight, whole.transformer.wte.weight)
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "lionw"])
+def test_either_optimizer_learns(tmp_path: Path, optimizer: str) -> None:
+    train(model(), some_documents(), recipe(optimizer=optimizer, duration="6ep"), CPU, tmp_path, seed=1, say=False)
+    assert losses(tmp_path)[-1] < 0.9 * losses(tmp_path)[0]
+
+
 def test_frozen_embeddings_stay(tmp_path: Path) -> None:
     made = model()
     before = made.transformer.wte.weight.clone()
