@@ -52,8 +52,8 @@ tasks:
 """,
 }
 
-#: What differs between two runs of one study: where, when and how fast.
-CIRCUMSTANCES = ("command", "commands", "provenance", "runs", "seconds")
+#: What differs between two runs of one study: where, when and how fast, and the size of the file that tells how fast.
+CIRCUMSTANCES = ("command", "commands", "provenance", "runs", "seconds", "metrics.jsonl")
 
 
 def groups(folder: Path, **more: str) -> list[str]:
@@ -95,10 +95,16 @@ def numbers(folder: Path) -> dict[str, Any]:
     for path in sorted(folder.rglob("*")):
         name = path.relative_to(folder)
         if path.is_file() and path.suffix not in (".html", ".md") and not any(part.startswith(".") for part in name.parts):
-            content = path.read_bytes()
-            numeric = path.suffix == ".json"
-            found[str(name)] = _result(json.loads(content)) if numeric else hashlib.sha256(content).hexdigest()
+            found[str(name)] = _content(path)
     return found
+
+
+def _content(path: Path) -> Any:
+    if path.suffix == ".json":
+        return _result(json.loads(path.read_bytes()))
+    if path.name == "metrics.jsonl":  # every row tells its seconds
+        return [_result(json.loads(line)) for line in path.read_bytes().splitlines()]
+    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def _result(value: Any) -> Any:

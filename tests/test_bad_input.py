@@ -131,10 +131,10 @@ def test_a_folder_without_a_causal_model_is_refused(
     given = [*tiny, "model.embedded=false", f"model.path={folder}"]
     assert f"model.path={folder} is no folder here" in refused(given, 1, capsys)
     folder.mkdir()
-    assert f"{folder} has no *.safetensors" in refused(given, 1, capsys)
-    shutil.copyfile(SHIPPED / "model.safetensors", folder / "model.safetensors")
     assert f"{folder} has no config.json" in refused(given, 1, capsys)
     write_json(folder / "config.json", {"model_type": "gpt2"})
+    assert f"{folder} has no *.safetensors" in refused(given, 1, capsys)
+    shutil.copyfile(SHIPPED / "model.safetensors", folder / "model.safetensors")
     (folder / "tokenizer.json").write_text("{}", encoding="utf-8")
     assert f"{folder} holds a 'gpt2' model (no stated architecture), which is no causal" in refused(given, 1, capsys)
     write_json(folder / "config.json", {"model_type": "bert", "architectures": ["BertForMaskedLM"]})
