@@ -13,6 +13,7 @@ from limit_lab.config import Study
 from limit_lab.couples import couples
 from limit_lab.durations import Batch, documents
 from limit_lab.fingerprints import fingerprint, plain
+from limit_lab.operations import counted
 from limit_lab.recipe import Schedule, in_steps
 from limit_lab.shapes import shape_of
 
@@ -137,10 +138,7 @@ def _moments(study: Study) -> float:
 def flops(study: Study) -> float | None:
     """Floating-point operations of fine-tuning from the export before to this cell's, attention inside documents only.
 
-    One pass costs ``6 (B T + V d T_target) + 6 L d sum(l^2)`` for T tokens of which T_target carry loss, in documents of
-    l tokens, with B weights outside the vocabulary (``12 L d^2`` in an MPT): 2 operations a weight and token forward, twice
-    that backward (Kaplan et al. 2020, section 2.1). A padded row costs what a document of its length does. LoRA leaves out
-    the gradients of the weights, a third.
+    A pass costs what `operations.counted` says; a padded row costs what a document of its length does.
     """
     expected, planned = tokens(study), schedule(study)
     if expected is None or planned is None:
@@ -149,12 +147,10 @@ def flops(study: Study) -> float | None:
     read, squares = expected.total, expected.square_sum
     if recipe.rows == "padded":
         read, squares = count * recipe.max_seq_tokens, count * recipe.max_seq_tokens**2
-    body = model.body * read + model.vocab_size * model.d_model * expected.response
-    attention = model.n_layers * model.d_model * squares
     batch = Batch.parse(recipe.batch, name="finetune.batch")
     of = count if batch.unit == "doc" else expected.total
     passes = (planned.stop - planned.begun) * batch.amount / of
-    return (4 if recipe.lora.rank else 6) * (body + attention) * passes
+    return counted(model, read, expected.response, squares, adapters=bool(recipe.lora.rank)) * passes
 
 
 def hours(study: Study) -> float | None:

@@ -134,7 +134,8 @@ class Journal(Callback):
         lengths = [len(one.ids) for one in self.batches.of_step(step - 1)]
         now, tokens, flops = self.clock.seconds(), sum(lengths), 0.0
         if self.shape is not None:
-            flops = operations.counted(self.shape, tokens, targets, sum(length**2 for length in lengths))
+            squares, adapters = sum(length**2 for length in lengths), bool(self.recipe.lora.rank)
+            flops = operations.counted(self.shape, tokens, targets, squares, adapters=adapters)
         own = replace(self.own, tokens=tokens, seconds=now - self.mark, flops=flops)
         self.interval.add(own)
         self.mark, self.own = now, Amount()
