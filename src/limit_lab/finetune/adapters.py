@@ -63,5 +63,5 @@ def merge(model: CausalLM) -> None:
     for name, layer in layers:
         layer.merge()
         parent, _, own = name.rpartition(".")
-        setattr(model.get_submodule(parent), own, layer.get_base_layer())
+        model.get_submodule(parent).register_module(own, layer.get_base_layer())
     model.requires_grad_(True)
