@@ -17,7 +17,7 @@ from limit_lab.progress import Move, Stages
 from limit_lab.store import read_json, sha256
 from tests.commands import call, groups
 
-POINTS = "finetune.export_at=[2step,4step,5step]"
+POINTS = "finetune.export_at=[3step,4step,5step]"
 
 
 def asked(folder: Path, *more: str) -> list[str]:
@@ -34,7 +34,7 @@ def weights(folder: Path) -> dict[str, str]:
 
 @pytest.mark.slow
 def test_exports_continue_one_training_and_equal_trainings_of_their_own(tmp_path: Path) -> None:
-    struck = call(asked(tmp_path, POINTS), at=r"trainings/.*/metrics\.jsonl$", count=5, sent=signal.SIGKILL)
+    struck = call(asked(tmp_path, POINTS), at=r"trainings/.*/metrics\.jsonl$", count=6, sent=signal.SIGKILL)
     assert struck.returncode == -signal.SIGKILL
     assert list(tmp_path.glob("runs/trainings/*/checkpoint.ckpt"))
     done = call(asked(tmp_path, POINTS))
@@ -43,13 +43,13 @@ def test_exports_continue_one_training_and_equal_trainings_of_their_own(tmp_path
 
     made = {path.name.split("-")[1]: path for path in (tmp_path / "runs/cells").iterdir()}
     assert {name: len(read_metrics(path / "finetune/metrics.jsonl")) for name, path in made.items()} == {
-        "2step": 2,
+        "3step": 3,
         "4step": 4,
         "5step": 5,
     }
     assert {read_json(path / "summary.json")["finetune"]["schedule_steps"] for path in made.values()} == {6}
     arms = read_json(next((tmp_path / "runs/studies").glob("*/report.json")))["cells"]
-    assert set(arms) == {"lima_tiny, 2step", "lima_tiny, 4step", "lima_tiny, 5step"}
+    assert set(arms) == {"lima_tiny, 3step", "lima_tiny, 4step", "lima_tiny, 5step"}
 
     alone = call(asked(tmp_path / "alone", "finetune.export_at=[5step]"))
     assert alone.returncode == 0, alone.stderr
@@ -86,19 +86,19 @@ def test_one_job_makes_all_exports_of_a_training_in_order(exports: list[Study], 
     assert list(found) == ["1 lima_tiny"]
     with pytest.raises(LimitLabError, match=r"^lima_tiny, 4step: it broke: mend it\.$"):
         sweep._in_order(found["1 lima_tiny"], 3, Silent())
-    assert made == [("lima_tiny, 2step", 1, 3, True), ("lima_tiny, 4step", 2, 3, True), ("lima_tiny, 5step", 3, 3, False)]
+    assert made == [("lima_tiny, 3step", 1, 3, True), ("lima_tiny, 4step", 2, 3, True), ("lima_tiny, 5step", 3, 3, False)]
 
 
 def test_other_recipes_train_apart(exports: list[Study]) -> None:
-    identity = {"base": "b", "recipe": {"stop": "2step", "rows": "packed"}}
+    identity = {"base": "b", "recipe": {"stop": "3step", "rows": "packed"}}
     place = trainings.place(exports[0], identity)
     assert trainings.place(exports[1], {**identity, "recipe": {"stop": "4step", "rows": "packed"}}) == place
-    assert trainings.place(exports[0], {**identity, "recipe": {"stop": "2step", "rows": "padded"}}) != place
+    assert trainings.place(exports[0], {**identity, "recipe": {"stop": "3step", "rows": "padded"}}) != place
     assert trainings.place(exports[0], {**identity, "base": "other"}) != place
 
 
 def test_a_training_is_locked_while_it_is_open(exports: list[Study], tmp_path: Path) -> None:
-    identity, own = {"recipe": {"stop": "2step"}}, tmp_path / "own"
+    identity, own = {"recipe": {"stop": "3step"}}, tmp_path / "own"
     own.mkdir()
     with trainings.opened(exports[0], identity, own) as state:
         state.mkdir(parents=True)
