@@ -25,7 +25,7 @@ LAYERS = (
     ("config",),
     ("stats", "provenance", "progress", "couples"),
     ("store",),
-    ("tracking",),
+    ("tracking", "trainings"),
     ("overrides",),
     ("compose",),
     ("hub",),

@@ -34,7 +34,7 @@ def weights(folder: Path) -> dict[str, str]:
 
 @pytest.mark.slow
 def test_exports_continue_one_training_and_equal_trainings_of_their_own(tmp_path: Path) -> None:
-    struck = call(asked(tmp_path, POINTS), at=r"trainings/.*/metrics\.jsonl$", count=5, sent=signal.SIGKILL)
+    struck = call(asked(tmp_path, POINTS), at=r"trainings/.*/metrics\.jsonl$", count=6, sent=signal.SIGKILL)
     assert struck.returncode == -signal.SIGKILL
     assert list(tmp_path.glob("runs/trainings/*/checkpoint.ckpt"))
     done = call(asked(tmp_path, POINTS))
@@ -90,15 +90,15 @@ def test_one_job_makes_all_exports_of_a_training_in_order(exports: list[Study], 
 
 
 def test_other_recipes_train_apart(exports: list[Study]) -> None:
-    identity = {"base": "b", "recipe": {"stop": "2step", "rows": "packed"}}
+    identity = {"base": "b", "recipe": {"stop": "3step", "rows": "packed"}}
     place = trainings.place(exports[0], identity)
     assert trainings.place(exports[1], {**identity, "recipe": {"stop": "4step", "rows": "packed"}}) == place
-    assert trainings.place(exports[0], {**identity, "recipe": {"stop": "2step", "rows": "padded"}}) != place
+    assert trainings.place(exports[0], {**identity, "recipe": {"stop": "3step", "rows": "padded"}}) != place
     assert trainings.place(exports[0], {**identity, "base": "other"}) != place
 
 
 def test_a_training_is_locked_while_it_is_open(exports: list[Study], tmp_path: Path) -> None:
-    identity, own = {"recipe": {"stop": "2step"}}, tmp_path / "own"
+    identity, own = {"recipe": {"stop": "3step"}}, tmp_path / "own"
     own.mkdir()
     with trainings.opened(exports[0], identity, own) as state:
         state.mkdir(parents=True)
