@@ -87,7 +87,7 @@ def test_a_base_that_fails_takes_along_the_cells_of_its_world_only(
     monkeypatch.setattr(pretrain, "_pretrain", pretrained)
     monkeypatch.setattr(cell, "ready", lambda study: None)
     monkeypatch.setattr(cell, "complete", lambda study: False)
-    monkeypatch.setattr(cell, "make", lambda study, *_: made.append((study.microworld.seed, study.mixture.name)))
+    monkeypatch.setattr(cell, "make", lambda study, *_, onward: made.append((study.microworld.seed, study.mixture.name)))
     monkeypatch.setattr(cell, "folder_of", lambda study: runs / "cells" / study.mixture.name)
     with pytest.raises(LimitLabError, match=r"^base of world 7: it broke: mend it\.$"):
         sweep.make(worlds, Tracker(worlds[-1]))
