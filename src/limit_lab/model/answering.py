@@ -22,7 +22,7 @@ class Decoding:
     seed: int = 0
 
 
-@torch.inference_mode()
+@torch.no_grad()  # not inference_mode: a model that is asked while it trains may keep tensors for later
 def answer(
     model: CausalLM,
     prompts: Sequence[Sequence[int]],
