@@ -57,7 +57,10 @@ def test_a_study_without_a_fingerprint_is_told_its_own() -> None:
     assert f"study.frozen={found}" in statement(study, content(SHIPPED))
 
 
-@pytest.mark.parametrize(("grid", "stated"), [("micro_paper", "dd2e3c7ab33e"), ("micro_updates", "152d145cca12")])
+@pytest.mark.parametrize(
+    ("grid", "stated"),
+    [("micro_paper", "dd2e3c7ab33e"), ("micro_updates", "152d145cca12"), ("micro_weights", "54e98696aa8a")],
+)
 def test_the_shipped_grids_are_the_ones_that_were_fixed(grid: str, stated: str) -> None:
     given = [f"+grid={grid}"]
     study = cells(compose(given), given)

@@ -13,6 +13,10 @@ from limit_lab.model.bases import base_folder, content
 from limit_lab.recipe import DISPLAY
 
 
+#: Axes that the fixed rest is tried on: worlds and seeds.
+TRIED_ON = ("microworld.seed", "seeds.")
+
+
 def base(cells: Sequence[Study]) -> dict[str, Any]:
     """What the cells start from: one base by its files' hashes; for several embedded worlds, how each base is pretrained."""
     last = cells[-1]
@@ -28,6 +32,7 @@ def fixed(cells: Sequence[Study], base: Mapping[str, Any]) -> dict[str, Any]:
     """
     last = cells[-1]
     suite, answers = last.gauntlet, last.answers
+    axes = {key: values for key, values in last.study.axes.items() if not key.startswith(TRIED_ON)}
     return {
         "numerics": NUMERICS,
         "base": base,
@@ -41,7 +46,7 @@ def fixed(cells: Sequence[Study], base: Mapping[str, Any]) -> dict[str, Any]:
         "decoding": [answers.limit, answers.max_new_tokens, answers.temperature, answers.top_p, answers.top_k],
         "judge": [last.judge.profile, last.judge.tie_margin, _weights(last)],
         "claims": [_stated(claim) for claim in last.study.predicates],
-    }
+    } | ({"axes": axes} if axes else {})
 
 
 def _stated(node: Finetune | Task | Predicate) -> dict[str, Any]:

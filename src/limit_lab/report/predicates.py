@@ -34,7 +34,7 @@ class _NotDeterminedError(Exception):
 
 
 def findings(predicates: Sequence[Predicate], cells: Sequence[Arm], pairs: Sequence[Comparison]) -> list[Finding]:
-    """Judge every predicate by its fixed rule. Cells are found by label; what is absent or ambiguous is not determined."""
+    """Judge every predicate by its fixed rule. Cells are found by name or label; what is absent or ambiguous is not determined."""
     return [_finding(predicate, cells, pairs) for predicate in predicates]
 
 
@@ -139,7 +139,8 @@ def _direct(predicate: Predicate, cells: Sequence[Arm], pairs: Sequence[Comparis
 
 
 def _cell(label: str, cells: Sequence[Arm]) -> Arm:
-    found = [cell for cell in cells if cell.label == label]
+    """The arm with this name, such as ``lima, weight=document`` of a grid with axes, or the only one of this mixture."""
+    found = [cell for cell in cells if cell.name == label] or [cell for cell in cells if cell.label == label]
     if len(found) != 1:
         several = f"{len(found)} kinds of cells are named {label}: {'; '.join(cell.name for cell in found)}"
         raise _NotDeterminedError(several if found else f"there is no cell {label}")
