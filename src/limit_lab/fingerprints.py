@@ -35,6 +35,11 @@ def stated(value: Any) -> Any:
     return value
 
 
+def unstated(kind: type) -> dict[str, Any]:
+    """What `stated` leaves out of a record of the dataclass ``kind``: its added fields with their defaults, as plain values."""
+    return {one.name: plain(default(one)) for one in fields(kind) if one.metadata.get("added")}
+
+
 def default(one: Field[Any]) -> Any:
     """The value of a field that nobody gave one."""
     return one.default if one.default_factory is MISSING else one.default_factory()

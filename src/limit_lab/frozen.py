@@ -12,7 +12,6 @@ from limit_lab.microworld.checkpoint import recipe
 from limit_lab.model.bases import base_folder, content
 from limit_lab.recipe import DISPLAY
 
-
 #: Axes that the fixed rest is tried on: worlds and seeds.
 TRIED_ON = ("microworld.seed", "seeds.")
 

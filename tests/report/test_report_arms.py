@@ -120,6 +120,28 @@ def test_another_recipe_is_another_arm_named_by_what_differs(tmp_path: Path) -> 
     assert [one.name for one in arms] == ["lima, duration=6ep", "lima, duration=625step"]
 
 
+def test_an_arm_whose_record_leaves_a_default_out_is_named_and_found_by_it(tmp_path: Path) -> None:
+    config = {"gauntlet": {}, "model": {"embedded": True}, "microworld": {"seed": 0, "part": "test"}}
+    cells = [
+        world.write_cell(
+            tmp_path,
+            label,
+            world.ACCURACY[label],
+            replicate=(0, place),
+            identity={"recipe": recipe},
+            config=config | {"finetune": {"duration": "6ep"} | recipe},
+        )
+        for label in ("instruct", "lima")
+        for place, recipe in enumerate(({}, {"loss": {"weight": "document", "microbatch": 4}}))
+    ]
+    arms, _ = world.read(tmp_path, cells, [])
+    assert [one.name for one in arms][2:] == ["lima, weight=token", "lima, weight=document"]
+    claim = Predicate(claim="", measure="gauntlet", kind="better", left="instruct, weight=document", right="lima, weight=token")
+    assert findings([claim], arms, [])[0].verdict == "yes"
+    ambiguous = Predicate(claim="", measure="gauntlet", kind="better", left="instruct", right="lima")
+    assert "2 kinds of cells are named instruct" in findings([ambiguous], arms, [])[0].reason
+
+
 def test_a_world_on_another_base_is_no_replicate_and_is_not_lost(tmp_path: Path) -> None:
     identity = {"numerics": 1, "base": {"model.safetensors": "rebuilt"}}
     first = world.write_cell(tmp_path, "lima", world.ACCURACY["lima"], identity=identity)

@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from limit_lab.fingerprints import fingerprint
+from limit_lab.fingerprints import fingerprint, unstated
+from limit_lab.recipe import Finetune
 from limit_lab.report.records import NOT_STATED, Cell, Pair, Row, Suite, flat
 
 #: What tells arms of one label apart, most telling first.
@@ -181,7 +182,8 @@ def _settings(cell: Cell) -> dict[str, str]:
     config = cell.summary["config"]
     points = config.get("finetune", {}).get("export_at", [])
     exported = {EXPORT: points[-1]} if points else {}  # those before it are other cells of the same training
-    found = {key: value for key, value in flat(config).items() if key != "finetune.export_at"}
+    left_out = flat(unstated(Finetune), "finetune.") if config.get("finetune") else {}
+    found = {key: value for key, value in (left_out | flat(config)).items() if key != "finetune.export_at"}
     named = {"model.name": str(cell.summary["model"])}  # with the mark of an unverified copy
     return {"numerics": str(cell.summary["identity"].get("numerics"))} | exported | found | named
 

@@ -34,7 +34,7 @@ class _NotDeterminedError(Exception):
 
 
 def findings(predicates: Sequence[Predicate], cells: Sequence[Arm], pairs: Sequence[Comparison]) -> list[Finding]:
-    """Judge every predicate by its fixed rule. Cells are found by name or label; what is absent or ambiguous is not determined."""
+    """Judge every predicate by its fixed rule. Arms are found by name or label; what is absent or ambiguous: not determined."""
     return [_finding(predicate, cells, pairs) for predicate in predicates]
 
 
