@@ -1,13 +1,17 @@
 """Fine-tuning on one GPU at the sizes of the paper: parity of the back ends, useful tokens a second, memory, where time goes.
 
     python benchmarks/gpu_training.py LENGTHS [--model mpt_7b llama_7b] [--steps 8] [--documents 48] [--micro 4] [--profile]
+    python benchmarks/gpu_training.py LENGTHS --model mpt_30b --lora 16 --micro 1
+    python benchmarks/gpu_training.py LENGTHS --model mpt_7b --export FOLDER    minutes from command to export
     python benchmarks/gpu_training.py LENGTHS --from-rows DATA    writes LENGTHS: [prompt, whole] tokens of real rows, no text
 
 Random weights of the published shapes, random tokens in documents of real lengths, cut at 2,048 and packed. Full fine-tuning in
 bfloat16 over float32 weights with AdamW; useful tokens are those of documents. Shares of the peak by both formulas: ours counts
 6 B T + 6 V d T_target + 6 L d sum(l^2) for documents of l tokens; Mosaic's (6 N + 12 L d S) a token, with S = 2,048 and no
-credit for causality. All is tried with and without recomputation; what does not fit is said, not hidden. The last results are
-kept in benchmarks/results/gpu_training.json; with --device cpu the logic can be tried, and nothing is kept.
+credit for causality. With --lora the frozen weights are bfloat16 and gradients of weights are counted by neither. --export
+writes the shape as a folder, then loads it, trains it and exports it as a cell does, and adds up what LIMA 1k x 10 epochs and
+60k short samples x 1 would take. All is tried with and without recomputation; what does not fit is said, not hidden. The last
+results are kept in benchmarks/results/gpu_training.json; with --device cpu the logic can be tried, and nothing is kept.
 """
 
 from __future__ import annotations
@@ -17,6 +21,7 @@ import json
 import random
 import statistics
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -25,14 +30,21 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from limit_lab import provenance
-from limit_lab.config import Finetune
+from limit_lab import operations, provenance
+from limit_lab.config import Finetune, Hardware
+from limit_lab.finetune import adapters
 from limit_lab.finetune.batches import Batches
+from limit_lab.finetune.journal import read_metrics
 from limit_lab.finetune.module import batch_loss
+from limit_lab.finetune.train import train
 from limit_lab.model.attention import BACKENDS, Heads, alibi_slopes, packed
 from limit_lab.model.causal import CausalLM
+from limit_lab.model.export import export
+from limit_lab.model.loading import load_model
 from limit_lab.model.mpt import MPT, MPTConfig
 from limit_lab.prompt import Document
+from limit_lab.recipe import Lora
+from limit_lab.shapes import Shape
 
 RESULTS = Path(__file__).resolve().parent / "results" / "gpu_training.json"
 CONTEXT = 2048
@@ -41,6 +53,7 @@ GIB = 2**30
 PEAK = 989.0
 SHAPES = {
     "mpt_7b": {"d_model": 4096, "n_layers": 32, "n_heads": 32, "vocab_size": 50_432},
+    "mpt_30b": {"d_model": 7168, "n_layers": 48, "n_heads": 64, "vocab_size": 50_432},
     "llama_7b": {"d_model": 4096, "n_layers": 32, "n_heads": 32, "vocab_size": 32_000},
     "mpt_tiny": {"d_model": 64, "n_layers": 2, "n_heads": 4, "vocab_size": 512},
     "llama_tiny": {"d_model": 64, "n_layers": 2, "n_heads": 4, "vocab_size": 512},
@@ -77,8 +90,17 @@ def documents(lengths: list[list[int]], vocabulary: int) -> list[Document]:
     ]
 
 
-def model_of(name: str, device: str) -> CausalLM:
-    """Random weights, made where they stay."""
+def model_of(name: str, device: str, lora: int = 0) -> CausalLM:
+    """Random weights, made where they stay: float32, or bfloat16 with adapters of rank ``lora`` in float32 beside them."""
+    if lora:
+        before = torch.get_default_dtype()
+        torch.set_default_dtype(torch.bfloat16)
+        try:
+            made = model_of(name, device)
+        finally:
+            torch.set_default_dtype(before)
+        adapters.add(made, Lora(rank=lora, alpha=2 * lora), seed=0, frozen=torch.bfloat16)
+        return made
     shape = SHAPES[name]
     with torch.device(device):
         if name.startswith("mpt"):
@@ -158,15 +180,14 @@ def wait(device: str) -> None:
         torch.cuda.synchronize()
 
 
-def flops(shape: dict[str, int], model: CausalLM, rows: list[Document]) -> tuple[float, float]:
+def flops(given: dict[str, int], model: CausalLM, rows: list[Document], lora: int) -> tuple[float, float]:
     """Operations of one pass over ``rows``: ours, and Mosaic's, which counts every token in a row of 2,048."""
-    every = sum(parameter.numel() for parameter in model.parameters())
+    every = sum(parameter.numel() for name, parameter in model.named_parameters() if "lora_" not in name)
     kept = sum(matrix.numel() for matrix in model.vocabulary())
+    shape = Shape(kind="random", **given, parameters=every, body=every - kept, vocabulary=kept, linear={})
     tokens, targets = sum(len(one.ids) for one in rows), sum(one.targets for one in rows)
-    width, layers = shape["d_model"], shape["n_layers"]
-    body = (every - kept) * tokens + shape["vocab_size"] * width * targets
-    ours = 6 * body + 6 * layers * width * sum(len(one.ids) ** 2 for one in rows)
-    return ours, (6 * every + 12 * layers * width * CONTEXT) * tokens
+    squares = sum(len(one.ids) ** 2 for one in rows)
+    return operations.counted(shape, tokens, targets, squares, adapters=bool(lora)), operations.mosaic(shape, tokens, CONTEXT)
 
 
 def updates(model: CausalLM, batches: Batches, steps: int, device: str) -> Iterator[Callable[[], None]]:
@@ -192,7 +213,7 @@ def updates(model: CausalLM, batches: Batches, steps: int, device: str) -> Itera
 def training(given: argparse.Namespace, name: str, lengths: list[list[int]], *, recompute: bool) -> dict[str, Any]:
     """Useful tokens a second of full fine-tuning, peak memory and both shares of the peak."""
     shape = SHAPES[name]
-    model = model_of(name, given.device).train()
+    model = model_of(name, given.device, given.lora).train()
     model.run(attention="auto", recompute=recompute)
     rows = documents(lengths, shape["vocab_size"])
     recipe = Finetune(name="benchmark", batch=f"{given.documents}doc", max_seq_tokens=CONTEXT)
@@ -204,9 +225,11 @@ def training(given: argparse.Namespace, name: str, lengths: list[list[int]], *, 
     kept = range(2, given.steps)  # the first two find kernels and make the moments
     spent = sum(seconds[step] for step in kept)
     tokens = sum(len(one.ids) for step in kept for one in seen[step])
-    ours, theirs = (sum(values) for values in zip(*(flops(shape, model, seen[step]) for step in kept), strict=True))
-    parameters = sum(parameter.numel() for parameter in model.parameters())
+    ours, theirs = (sum(values) for values in zip(*(flops(shape, model, seen[step], given.lora) for step in kept), strict=True))
+    learnt = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
+    frozen = sum(parameter.numel() for parameter in model.parameters() if not parameter.requires_grad)
     return {
+        "lora": given.lora,
         "recompute": recompute,
         "documents": given.documents,
         "documents_at_once": given.micro,
@@ -215,14 +238,49 @@ def training(given: argparse.Namespace, name: str, lengths: list[list[int]], *, 
         "mfu_ours": round(ours / spent / PEAK / 1e12, 4),
         "mfu_mosaic": round(theirs / spent / PEAK / 1e12, 4),
         "peak_gib": round(torch.cuda.max_memory_allocated() / GIB, 2) if given.device != "cpu" else None,
-        "states_gib": round(18 * parameters / GIB, 2),  # float32 weights, gradients, two moments; bfloat16 copies
+        # float32 weights, gradients, two moments and bfloat16 copies of what is learnt; bfloat16 weights of what is frozen
+        "states_gib": round((18 * learnt + 2 * frozen) / GIB, 2),
         "update_seconds": [round(one, 3) for one in seconds],
     }
 
 
+def to_export(given: argparse.Namespace, name: str, found: dict[str, list[list[int]]]) -> dict[str, Any]:
+    """Seconds to load a folder, train and export it by the code of a cell, and the minutes of two whole recipes from them."""
+    folder = given.export / name
+    if not (folder / "config.json").is_file():
+        folder.mkdir(parents=True)
+        model_of(name, given.device).write(folder, torch.bfloat16)
+    out: dict[str, Any] = {}
+    seconds = {}
+    for source, wanted, epochs in (("lima", 1_000, 10), ("instruct_v1", 60_000, 1)):
+        begun = time.perf_counter()
+        model = load_model(folder)
+        seconds["load"] = time.perf_counter() - begun
+        recipe = Finetune(name="benchmark", duration=f"{given.steps}step", max_seq_tokens=CONTEXT, warmup="0.05", held_out=0)
+        hardware = Hardware(
+            name="benchmark", accelerator="cpu" if given.device == "cpu" else "gpu", micro_batch=f"{given.micro}doc"
+        )
+        rows = documents(found[source], model.vocab_size)
+        begun = time.perf_counter()
+        with tempfile.TemporaryDirectory() as state:
+            train(model, rows, recipe, hardware, Path(state), seed=0, say=False)
+            taken = [row["seconds"] for row in read_metrics(Path(state) / "metrics.jsonl")]
+        seconds["begin"] = time.perf_counter() - begun - sum(taken)  # moving the weights, the optimizer's first state
+        seconds["update"] = statistics.mean(taken[2:])
+        begun = time.perf_counter()
+        export(model, folder, given.export / "out", card="", dtype=torch.bfloat16)
+        seconds["export"] = time.perf_counter() - begun
+        updates = epochs * -(-wanted // 48)
+        whole = seconds["load"] + seconds["begin"] + updates * seconds["update"] + seconds["export"]
+        parts = {part: round(value, 3) for part, value in seconds.items()}
+        out[source] = {**parts, "updates": updates, "minutes": round(whole / 60, 2)}
+        del model
+    return out
+
+
 def profile(given: argparse.Namespace, name: str, lengths: list[list[int]]) -> list[dict[str, Any]]:
     """The twelve kernels on which one update spends most of its time."""
-    model = model_of(name, given.device).train()
+    model = model_of(name, given.device, given.lora).train()
     model.run(attention="auto", recompute=given.recompute)
     rows = documents(lengths, SHAPES[name]["vocab_size"])
     recipe = Finetune(name="benchmark", batch=f"{given.documents}doc", max_seq_tokens=CONTEXT)
@@ -261,6 +319,8 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=8)
     parser.add_argument("--documents", type=int, default=48)
     parser.add_argument("--micro", type=int, default=4)
+    parser.add_argument("--lora", type=int, default=0)
+    parser.add_argument("--export", type=Path)
     parser.add_argument("--recompute", action="store_true")
     parser.add_argument("--profile", action="store_true")
     parser.add_argument("--device", default="cuda", choices=("cuda", "cpu"))
@@ -277,17 +337,25 @@ def main() -> None:
         "attention_ms": attention_speed(given.device, 32, 128, small),
     }
     for name in given.model:
+        if given.export:
+            said = result.setdefault("to_export", {})[name] = tried(lambda n=name: to_export(given, n, lengths))
+            sys.stdout.write(f"{name}, from command to export: {json.dumps(said)}\n")
+            continue
         for source in given.source:
             for recompute in (False, True):
                 found = tried(lambda n=name, s=source, r=recompute: training(given, n, lengths[s], recompute=r))
-                result.setdefault("training", {})[f"{name}, {source}, recompute={recompute}"] = found
-                sys.stdout.write(f"{name}, {source}, recompute={recompute}: {json.dumps(found)}\n")
+                kind = f"{name}{f', lora {given.lora}' if given.lora else ''}, {source}, recompute={recompute}"
+                result.setdefault("training", {})[kind] = found
+                sys.stdout.write(f"{kind}: {json.dumps(found)}\n")
                 sys.stdout.flush()
         if given.profile:
             result.setdefault("profile", {})[name] = tried(lambda n=name: profile(given, n, lengths[given.source[0]]))
     sys.stdout.write(json.dumps({key: result[key] for key in ("parity", "attention_ms")}) + "\n")
     if given.device != "cpu":
         RESULTS.parent.mkdir(exist_ok=True)
+        kept = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.is_file() else {}
+        for part in ("training", "profile", "to_export"):
+            result[part] = kept.get(part, {}) | result.get(part, {})
         RESULTS.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
 
 
