@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -17,8 +18,22 @@ class KeyValues(Protocol):
         """Keep (or repeat) the given batch rows, int64 [n]."""
 
 
+class Head(nn.Module):
+    """What is done with hidden states and the projection onto the vocabulary, which belongs to other modules.
+
+    A module without parameters, so that a strategy which keeps parameters in pieces (ZeRO-3) gathers that matrix around it.
+    """
+
+    def forward(self, hidden: Tensor, work: Callable[[Tensor], Tensor]) -> Tensor:
+        return work(hidden)
+
+
 class CausalLM(nn.Module, ABC):
     """A causal language model. `hidden` and `logits` are apart so that only scored positions are projected."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.head = Head()
 
     @property
     @abstractmethod

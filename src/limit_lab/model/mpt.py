@@ -164,7 +164,8 @@ class MPT(CausalLM):
         return out
 
     def logits(self, hidden: Tensor) -> Tensor:
-        return F.linear(hidden, self.transformer.wte.weight)
+        out: Tensor = self.head(hidden, lambda states: F.linear(states, self.transformer.wte.weight))
+        return out
 
     def projection(self) -> Tensor:
         return self.transformer.wte.weight
