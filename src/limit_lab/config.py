@@ -152,7 +152,10 @@ class Hardware:
     devices: int = 1  # per node
     nodes: int = 1
     gpu_gib: float = 0.0
-    strategy: str = "single"  # single | zero3
+    strategy: str = "single"  # single | ddp | zero1 | zero2 | zero3
+    offload: str = "none"  # none | optimizer: ZeRO's master weights and moments in host memory
+    sub_group_elements: int = 500_000_000  # ZeRO-3: weights updated at a time, whose float32 gradients exist at once
+    bucket_elements: int = 200_000_000  # ZeRO: gathered or reduced at a time
     micro_batch: str = "8doc"  # documents per forward pass and device
     attention: str = "auto"  # auto | mask | documents | varlen | flex: how an MPT keeps packed documents apart
     recompute: bool = False  # blocks are run again in the backward pass instead of keeping their activations
@@ -168,7 +171,8 @@ class Hardware:
             if number < 1:
                 raise ConfigError(f"hardware.{name}={number} leaves nothing to run on: use 1 or more.")
         one_of("hardware.accelerator", self.accelerator, ("cpu", "gpu"))
-        one_of("hardware.strategy", self.strategy, ("single", "zero3"))
+        one_of("hardware.strategy", self.strategy, ("single", "ddp", "zero1", "zero2", "zero3"))
+        one_of("hardware.offload", self.offload, ("none", "optimizer"))
         one_of("hardware.attention", self.attention, ("auto", "mask", "documents", "varlen", "flex"))
         if self.logits_at_once < 1:
             raise ConfigError(f"hardware.logits_at_once={self.logits_at_once} projects nothing: use 1 or more.")

@@ -204,7 +204,7 @@ def test_half_precision_is_exported_and_verified(tmp_path: Path) -> None:
 def test_frozen_embeddings_and_projections_learn_nothing(tied: bool, matrices: int) -> None:
     model = HuggingFaceLM(llama(tied=tied))
     recipe = compose(["finetune.freeze_embeddings=true"]).finetune
-    Finetuning(model, recipe, schedule_steps=1, accumulation=1, logits_at_once=64)
+    Finetuning(model, recipe, schedule_steps=1, parts=1, logits_at_once=64)
     frozen = [value.shape for value in model.parameters() if not value.requires_grad]
     assert frozen == [(61, 16)] * matrices
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
@@ -12,19 +13,90 @@ import torch
 from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 
 from limit_lab import store
+from limit_lab.config import Hardware
 from limit_lab.errors import DataError
+from limit_lab.finetune.strategies import stage, stage_of
+
+#: The file that makes a checkpoint in pieces valid.
+COMPLETE = "complete.json"
+
+#: Where a fine-tuning's folder holds its last checkpoint, the one under way, and the one before while it is replaced.
+CHECKPOINT, PARTIAL, OLD = "checkpoint.ckpt", "checkpoint.partial", "checkpoint.old"
 
 
 def save(trainer: pl.Trainer, folder: Path) -> None:
-    """Write the checkpoint beside the last one, then replace it: at every moment one valid checkpoint exists."""
-    partial, checkpoint = folder / "checkpoint.partial", folder / "checkpoint.ckpt"
+    """Write the checkpoint beside the last one, then replace it: at every moment one valid checkpoint exists.
+
+    Under ZeRO it is a folder to which every rank writes its pieces; ``complete.json``, written last, makes it valid.
+    """
+    partial, checkpoint = folder / PARTIAL, folder / CHECKPOINT
     with store.writing(checkpoint):
         try:
             trainer.save_checkpoint(partial)
-            partial.replace(checkpoint)
+            if trainer.is_global_zero:
+                if partial.is_dir():
+                    _complete(partial, trainer)
+                _replace(checkpoint, partial)
+            trainer.strategy.barrier()
         except BaseException:
-            partial.unlink(missing_ok=True)
+            if trainer.is_global_zero:
+                _remove(partial)
             raise
+
+
+def _complete(folder: Path, trainer: pl.Trainer) -> None:
+    files = {str(file.relative_to(folder)): file.stat().st_size for file in sorted(folder.rglob("*")) if file.is_file()}
+    state = {"global_step": trainer.global_step, "ranks": trainer.world_size, "files": files}
+    store.write_json(folder / COMPLETE, {**state, "stage": stage_of(trainer.strategy)})
+
+
+def _replace(checkpoint: Path, partial: Path) -> None:
+    """A folder cannot take another's place at once: the old one waits under another name meanwhile."""
+    old = checkpoint.with_name(OLD)
+    if partial.is_dir() and checkpoint.exists():
+        _remove(old)
+        checkpoint.rename(old)
+    partial.replace(checkpoint)
+    _remove(old)
+
+
+def _remove(place: Path) -> None:
+    if place.is_dir():
+        shutil.rmtree(place)
+    place.unlink(missing_ok=True)
+
+
+def remove(folder: Path) -> None:
+    """Remove a fine-tuning's checkpoint, and what an interrupted one left."""
+    for name in (CHECKPOINT, PARTIAL, OLD):
+        _remove(folder / name)
+
+
+def settle(folder: Path, hardware: Hardware) -> Path:
+    """The last valid checkpoint's place, after a kill at any moment; for one process, before its ranks start.
+
+    Raises: DataError when it was written by other ranks or pieces than ``hardware`` would read, or is damaged.
+    """
+    checkpoint, old = folder / CHECKPOINT, folder / OLD
+    _remove(folder / PARTIAL)
+    if old.exists() and not checkpoint.exists():
+        old.rename(checkpoint)
+    _remove(old)
+    if not checkpoint.exists():
+        return checkpoint
+    written = (0, 1)
+    if checkpoint.is_dir():
+        state = _state(checkpoint)
+        written = (int(state["stage"]), int(state["ranks"]))
+    reads = (stage(hardware), hardware.devices * hardware.nodes if stage(hardware) else 1)
+    if written != reads:
+        what = f"ZeRO stage {written[0]} on {written[1]} devices" if written[0] else "one device or DDP"
+        raise DataError(
+            f"{checkpoint} holds {completed_steps(checkpoint)} steps written by {what}, and hardware.strategy="
+            f"{hardware.strategy} on {hardware.devices * hardware.nodes} cannot read it: continue with the hardware that wrote "
+            "it, or delete it to begin this fine-tuning anew."
+        )
+    return checkpoint
 
 
 class InPlace(TorchCheckpointIO):
@@ -39,11 +111,27 @@ class InPlace(TorchCheckpointIO):
 
 def completed_steps(checkpoint: Path) -> int:
     """Steps that a checkpoint holds, 0 without one. Raises: DataError when it cannot be read."""
+    if checkpoint.is_dir():
+        return int(_state(checkpoint)["global_step"])
     if not checkpoint.is_file():
         return 0
     try:
         return int(torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=True)["global_step"])
     except (RuntimeError, ValueError, KeyError, EOFError, UnpicklingError) as error:
-        raise DataError(
-            f"{checkpoint} is damaged: delete it, and the same command starts this fine-tuning from its beginning."
-        ) from error
+        raise _damaged(checkpoint) from error
+
+
+def _state(checkpoint: Path) -> dict[str, Any]:
+    """What a checkpoint in pieces says of itself. Raises: DataError when a piece is missing or has another size."""
+    try:
+        state: dict[str, Any] = store.read_json(checkpoint / COMPLETE)
+        sound = all((checkpoint / name).stat().st_size == size for name, size in state["files"].items())
+    except (DataError, KeyError, FileNotFoundError) as error:
+        raise _damaged(checkpoint) from error
+    if not sound:
+        raise _damaged(checkpoint)
+    return state
+
+
+def _damaged(checkpoint: Path) -> DataError:
+    return DataError(f"{checkpoint} is damaged: delete it, and the same command starts this fine-tuning from its beginning.")

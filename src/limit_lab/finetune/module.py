@@ -34,16 +34,27 @@ def learning_rate_factor(step: int, *, steps: int, warmup: int, schedule: str) -
 
 
 class Finetuning(pl.LightningModule):
-    """Trains one model by a recipe; ``schedule_steps`` is the length of the schedule, which may outlast the run."""
+    """Trains one model by a recipe; ``schedule_steps`` is the length of the schedule, which may outlast the run.
+
+    ``parts`` is by what the trainer and its strategy divide the loss of a micro-batch.
+    """
 
     def __init__(
-        self, model: CausalLM, recipe: Finetune, *, schedule_steps: int, accumulation: int, logits_at_once: int
+        self,
+        model: CausalLM,
+        recipe: Finetune,
+        *,
+        schedule_steps: int,
+        parts: int,
+        logits_at_once: int,
+        autocast: bool | None = None,
     ) -> None:
         super().__init__()
         self.model = model
         self.recipe = recipe
         self.schedule_steps = schedule_steps
-        self.accumulation = accumulation
+        self.parts = parts
+        self.autocast = recipe.precision == "bf16" if autocast is None else autocast
         self.logits_at_once = logits_at_once
         if recipe.freeze_embeddings:
             for matrix in model.vocabulary():
@@ -51,10 +62,10 @@ class Finetuning(pl.LightningModule):
         self.strict_loading = not recipe.lora.rank
 
     def training_step(self, batch: MicroBatch, _: int) -> dict[str, Tensor]:
-        # Lightning divides by the number of accumulated micro-batches; the weights have divided by what we want already.
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.recipe.precision == "bf16"):
+        # the trainer takes means; the weights have divided by what we want already
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.autocast):
             share = batch_loss(self.model, batch, at_once=self.logits_at_once)
-        return {"loss": share * self.accumulation, "share": share.detach()}
+        return {"loss": share * self.parts, "share": share.detach()}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """With adapters, keep those alone: the other weights are the base's."""

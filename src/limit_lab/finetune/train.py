@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +17,9 @@ from torch import Tensor
 from limit_lab.config import Finetune, Hardware
 from limit_lab.durations import documents
 from limit_lab.errors import ConfigError, DataError
-from limit_lab.finetune import adapters
+from limit_lab.finetune import adapters, strategies
 from limit_lab.finetune.batches import Batches, MicroBatch, MixtureData
-from limit_lab.finetune.checkpoint import InPlace, completed_steps, save
+from limit_lab.finetune.checkpoint import CHECKPOINT, InPlace, completed_steps, remove, save, settle
 from limit_lab.finetune.journal import Journal, Progress, read_metrics
 from limit_lab.finetune.meter import Clock
 from limit_lab.finetune.module import Finetuning
@@ -27,6 +27,27 @@ from limit_lab.finetune.observe import HeldOut, Observer, Samples, Watch, evalua
 from limit_lab.model.causal import CausalLM
 from limit_lab.prompt import Document
 from limit_lab.recipe import Schedule, in_steps, misfits
+
+
+class HandOver(Callback):
+    """Hands the trained model over before DeepSpeed lets go of its pieces."""
+
+    def __init__(self, hand_over: Callable[[CausalLM], None]) -> None:
+        self.hand_over = hand_over
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        model = pl_module.model
+        assert isinstance(model, CausalLM)
+        self.hand_over(model.eval())
+
+
+class GatherHead(Callback):
+    """Has ZeRO-3 gather the vocabulary's matrix for the head, which does not own it."""
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        model = pl_module.model
+        assert isinstance(model, CausalLM)
+        strategies.gather_head(model)
 
 
 class Mark(Callback):
@@ -68,11 +89,14 @@ def train(
     progress: Progress | None = None,
     keep: bool = False,
     watch: Watch | None = None,
+    hand_over: Callable[[CausalLM], None] | None = None,
 ) -> dict[str, Any]:
     """Train ``model`` in place; continue from ``folder/checkpoint.ckpt``, which the caller removes after the export.
 
     ``keep`` leaves a checkpoint of the end, from which a later export of the same training continues. Adapters are merged
     into the weights. ``progress`` gets the steps taken and to take; ``watch`` is looked at on the way and changes no number.
+    ``hand_over`` gets the trained model, while its pieces are still where ZeRO put them. With several devices this is one
+    rank of them, and every rank calls it.
     Returns steps, epochs, seconds of this process, first and last loss and tokens seen.
     Raises: DataError for an empty mixture; ConfigError when the recipe does not suit it; LimitLabError when a loss, gradient
     norm or weight is not finite.
@@ -83,14 +107,10 @@ def train(
     steps = planned.stop
     micro_batch = documents(hardware.micro_batch, name="hardware.micro_batch")
     # Lightning takes the end of the batches for the end of the training, also after a resume
-    batches = Batches.of(mixed, recipe, steps=planned.whole, micro_batch=micro_batch, seed=seed)
+    rank, ranks = strategies.rank(), strategies.world_size(hardware)
+    batches = Batches.of(mixed, recipe, steps=planned.whole, micro_batch=micro_batch, seed=seed, rank=rank, ranks=ranks)
     model.run(attention=hardware.attention, recompute=hardware.recompute)
-    folder.mkdir(parents=True, exist_ok=True)
-    checkpoint = folder / "checkpoint.ckpt"
-    done = completed_steps(checkpoint)
-    if done > steps:  # of a later export: this one begins anew
-        checkpoint.unlink()
-        done = 0
+    done = begin(folder, hardware, steps) if ranks == 1 else completed_steps(folder / CHECKPOINT)
     if recipe.lora.rank:
         frozen = torch.bfloat16 if recipe.precision == "bf16" else torch.float32
         adapters.add(model, recipe.lora, seed=seed, frozen=frozen)
@@ -98,8 +118,9 @@ def train(
         model.train(),
         recipe,
         schedule_steps=planned.steps,
-        accumulation=batches.accumulation,
+        parts=strategies.parts(hardware, batches.accumulation),
         logits_at_once=hardware.logits_at_once,
+        autocast=recipe.precision == "bf16" and not strategies.stage(hardware),
     )
     start = time.monotonic()
     watch, clock = watch or Watch(), Clock()
@@ -110,17 +131,21 @@ def train(
     ]
     callbacks: list[Callback] = [journal, Observer(folder, recipe, looks, clock, say=say)]
     callbacks += [Mark(folder, steps)] if keep else []
+    callbacks += [HandOver(hand_over)] if hand_over is not None and strategies.stage(hardware) else []
+    callbacks += [GatherHead()] if strategies.stage(hardware) == 3 else []
     trainer = _trainer(recipe, hardware, folder, batches.accumulation, steps, callbacks)
     with warnings.catch_warnings():
         # Lightning advises worker processes and a validation loop; the batches are built in microseconds and scored later
         warnings.filterwarnings("ignore", module="lightning")
         try:
-            trainer.fit(module, MixtureData(batches), ckpt_path=checkpoint if done else None, weights_only=True)
+            trainer.fit(module, MixtureData(batches), ckpt_path=folder / CHECKPOINT if done else None, weights_only=True)
         except SystemExit as stop:  # what Lightning makes of Ctrl-C (exit code 1) and of SIGTERM (exit code 0)
             raise KeyboardInterrupt from stop
     if recipe.lora.rank:
         adapters.merge(model)
     model.eval()
+    if hand_over is not None and not strategies.stage(hardware):
+        hand_over(model)
     losses = [row["loss"] for row in read_metrics(folder / "metrics.jsonl")]
     return {
         "steps": steps,
@@ -133,19 +158,35 @@ def train(
     }
 
 
+def begin(folder: Path, hardware: Hardware, steps: int) -> int:
+    """Steps that the checkpoint in ``folder`` holds; one beyond ``steps``, of a later export, is removed.
+
+    For one process, before its ranks start. Raises: DataError when ``hardware`` cannot read it.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    done = completed_steps(settle(folder, hardware))
+    if done > steps:
+        remove(folder)
+        return 0
+    return done
+
+
 def _trainer(
     recipe: Finetune, hardware: Hardware, folder: Path, accumulation: int, steps: int, callbacks: list[Callback]
 ) -> pl.Trainer:
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
+    strategy = strategies.strategy_of(hardware, recipe)
     return pl.Trainer(
         accelerator=hardware.accelerator,
-        devices=1,
+        devices=hardware.devices,
+        num_nodes=hardware.nodes,
+        strategy=strategy,
         max_steps=steps,
         max_epochs=1,
         accumulate_grad_batches=accumulation,
         gradient_clip_val=recipe.clip_norm,
         callbacks=callbacks,
-        plugins=[InPlace()],
+        plugins=[] if strategies.stage(hardware) else [InPlace()],  # DeepSpeed writes its checkpoints itself
         logger=False,
         enable_checkpointing=False,
         enable_progress_bar=False,
