@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -91,8 +92,8 @@ class Finetune:
         self._check_lengths()
         self._check_words()
         for name, value in (("learning_rate", self.learning_rate), ("clip_norm", self.clip_norm)):
-            if value <= 0:
-                raise ConfigError(f"finetune.{name}={value} must be above 0.")
+            if not 0 < value < math.inf:
+                raise ConfigError(f"finetune.{name}={value} must be above 0 and finite.")
         for name, every in (("checkpoint", self.checkpoint_every_steps), ("log", self.log_every_steps)):
             if every < 1:
                 raise ConfigError(f"finetune.{name}_every_steps={every} is no interval: use 1 or more.")
@@ -101,8 +102,9 @@ class Finetune:
                 raise ConfigError(f"finetune.{name}={number} is below 0: use 0 for none, or more.")
         if len(self.betas) != 2 or not all(0 <= beta < 1 for beta in self.betas):
             raise ConfigError(f"finetune.betas={self.betas} must be two numbers from 0 to below 1, such as [0.9, 0.99].")
-        if self.weight_decay < 0 or self.eps < 0:
-            raise ConfigError(f"finetune.weight_decay={self.weight_decay}, finetune.eps={self.eps}: neither may be below 0.")
+        for name, value in (("weight_decay", self.weight_decay), ("eps", self.eps)):
+            if not 0 <= value < math.inf:
+                raise ConfigError(f"finetune.{name}={value} must be 0 or above, and finite.")
 
     def _check_lengths(self) -> None:
         duration = Duration.parse(self.duration, name="finetune.duration")
