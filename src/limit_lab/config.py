@@ -130,7 +130,9 @@ class Model:
             if getattr(self, name) < 1:
                 raise ConfigError(f"model.{name}={getattr(self, name)} is no size: use 1 or more.")
         if self.kind == "mpt" and self.d_model % self.n_heads:
-            raise ConfigError(f"model.d_model={self.d_model} cannot be shared by model.n_heads={self.n_heads}: use a divisor of it.")
+            raise ConfigError(
+                f"model.d_model={self.d_model} cannot be shared by model.n_heads={self.n_heads}: use a divisor of it."
+            )
 
     @property
     def copied(self) -> bool:

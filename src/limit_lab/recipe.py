@@ -73,7 +73,7 @@ class Finetune:
     betas: list[float] = field(default_factory=lambda: [0.9, 0.99])
     eps: float = 1e-8  # adamw only
     weight_decay: float = 0.0
-    schedule: str = "linear"  # linear | cosine, both down to zero
+    schedule: str = "linear"  # linear | cosine | linear_after_warmup (as in LIMIT), all down to zero
     warmup: str = "50step"  # steps, or a share of the schedule such as 0.05
     clip_norm: float = 1.0
     freeze_embeddings: bool = False
@@ -139,7 +139,7 @@ class Finetune:
         one_of("finetune.last_batch", self.last_batch, ("train", "drop"))
         one_of("finetune.rows", self.rows, ("packed", "padded"))
         one_of("finetune.optimizer", self.optimizer, ("adamw", "lionw"))
-        one_of("finetune.schedule", self.schedule, ("linear", "cosine"))
+        one_of("finetune.schedule", self.schedule, ("linear", "cosine", "linear_after_warmup"))
         one_of("finetune.precision", self.precision, ("bf16", "fp32"))
 
     @property
