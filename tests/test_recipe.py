@@ -12,8 +12,8 @@ from limit_lab import estimate, plan, preflight
 from limit_lab.cell import folder_of, identity
 from limit_lab.compose import compose
 from limit_lab.config import Study
-from limit_lab.fingerprints import fingerprint
 from limit_lab.finetune.module import learning_rate_factor
+from limit_lab.fingerprints import fingerprint
 from limit_lab.frozen import base, fixed
 from limit_lab.grid import cells
 from limit_lab.recipe import Finetune, Lora, Loss, Schedule, in_steps, misfits

@@ -28,11 +28,14 @@ class Loss:
 
     weight: str = "token"  # token: all alike | document: every document alike | paper_microbatch: means of micro-batches
     microbatch: int = 4  # documents whose targets share a mean under paper_microbatch
+    devices: int = field(default=1, metadata=ADDED)  # over which a step is spread before it is cut into those
 
     def __post_init__(self) -> None:
         one_of("finetune.loss.weight", self.weight, ("token", "document", "paper_microbatch"))
         if self.microbatch < 1:
             raise ConfigError(f"finetune.loss.microbatch={self.microbatch} holds no document: use 1 or more.")
+        if self.devices < 1:
+            raise ConfigError(f"finetune.loss.devices={self.devices} leaves nothing to train on: use 1 or more.")
 
 
 @dataclass(kw_only=True)

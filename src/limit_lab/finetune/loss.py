@@ -6,7 +6,8 @@ came in: the same run on other hardware has the same loss.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -23,18 +24,24 @@ def document_weights(documents: Sequence[Document], loss: Loss) -> list[float]:
     """What each target of a document counts in its step; over all targets of the step the weights sum to 1.
 
     token: every target alike, so a source counts by its response tokens. document: every document alike, whatever its length.
-    paper_microbatch: the mean over the targets of ``loss.microbatch`` documents that were on a device at once, weighted by
-    their number, as Composer's trainer does: between the two.
+    paper_microbatch: the mean over the targets of ``loss.microbatch`` documents that were on one of ``loss.devices`` at once,
+    weighted by their number, as Composer's trainer does: between the two.
     """
     targets = [one.targets for one in documents]
     if loss.weight == "document":
         return [1 / (len(targets) * own) for own in targets]
-    size = len(targets) if loss.weight == "token" else loss.microbatch
     weights = []
-    for start in range(0, len(targets), size):
-        group = targets[start : start + size]
+    for group in [targets] if loss.weight == "token" else _groups(targets, loss):
         weights += [len(group) / len(targets) / sum(group)] * len(group)
     return weights
+
+
+def _groups(targets: Sequence[int], loss: Loss) -> Iterator[Sequence[int]]:
+    """Micro-batches of a step that is spread over devices as evenly as its documents allow."""
+    ends = [len(targets) * device // loss.devices for device in range(loss.devices + 1)]
+    for start, end in pairwise(ends):
+        for first in range(start, end, loss.microbatch):
+            yield targets[first : min(first + loss.microbatch, end)]
 
 
 def target_loss(model: CausalLM, hidden: Tensor, targets: Tensor, weights: Tensor, *, at_once: int) -> Tensor:
