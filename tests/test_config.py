@@ -156,6 +156,7 @@ def test_the_unchanged_ones_are_allowed() -> None:
         (finetune(rows="pack"), "finetune.rows='pack' is unknown; did you mean 'packed'"),
         (finetune(on_too_long="truncate"), "which part is lost: write truncate_tail (the end of the response"),
         (lambda: Loss(weight="tokens"), "finetune.loss.weight='tokens' is unknown; did you mean 'token'"),
+        (lambda: Loss(devices=0), "finetune.loss.devices=0 leaves nothing to train on"),
         (lambda: Lora(rank=-1), "finetune.lora.rank=-1 is no rank"),
         (lambda: Lora(alpha=0), "finetune.lora.alpha=0 must be above 0"),
         (finetune(batch="48"), "finetune.batch='48' is no batch"),

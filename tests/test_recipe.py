@@ -12,6 +12,7 @@ from limit_lab import estimate, plan, preflight
 from limit_lab.cell import folder_of, identity
 from limit_lab.compose import compose
 from limit_lab.config import Study
+from limit_lab.finetune.module import learning_rate_factor
 from limit_lab.fingerprints import fingerprint
 from limit_lab.frozen import base, fixed
 from limit_lab.grid import cells
@@ -90,6 +91,18 @@ def test_the_eight_cells_of_the_paper_take_its_steps(model: str, recipe: str, mi
     assert (found.steps, found.whole, found.warmup) == (steps, steps, 50)
     assert found.stop == steps * {"paper_7b": 4, "paper_30b": 6}[recipe] // 10
     assert not list(misfits(study.finetune, found))
+
+
+@pytest.mark.parametrize(
+    ("recipe", "steps", "share"),
+    [("paper_7b", 200, 0.8), ("paper_7b", 12350, 0.6), ("paper_30b", 130, 0.65), ("paper_30b", 7800, 0.4)],
+)
+def test_the_exports_of_the_paper_stand_where_its_learning_rate_did(recipe: str, steps: int, share: float) -> None:
+    """Composer lets the rate fall from the end of the warm-up, so short trainings were exported at a higher one."""
+    how = compose([f"finetune={recipe}"]).finetune
+    stop = steps * {"paper_7b": 4, "paper_30b": 6}[recipe] // 10
+    found = learning_rate_factor(stop, steps=steps, warmup=how.warmup_steps(steps), schedule=how.schedule)
+    assert found == pytest.approx(share, abs=0.005)
 
 
 def test_the_paper_recipes_say_what_is_not_known_of_them() -> None:

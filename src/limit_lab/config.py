@@ -122,6 +122,17 @@ class Model:
             raise ConfigError(f"model.hub={self.hub} would not be read, because model={self.name} is embedded: add model=hf.")
         if self.revision is not None and self.hub is None:
             raise ConfigError(f"model.revision={self.revision} belongs to no repository: name one with model.hub=owner/name.")
+        if self.d_model:
+            self._check_shape()
+
+    def _check_shape(self) -> None:
+        for name in ("d_model", "n_layers", "n_heads", "vocab_size", "max_seq_len"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"model.{name}={getattr(self, name)} is no size: use 1 or more.")
+        if self.kind == "mpt" and self.d_model % self.n_heads:
+            raise ConfigError(
+                f"model.d_model={self.d_model} cannot be shared by model.n_heads={self.n_heads}: use a divisor of it."
+            )
 
     @property
     def copied(self) -> bool:

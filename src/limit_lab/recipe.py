@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -27,11 +28,14 @@ class Loss:
 
     weight: str = "token"  # token: all alike | document: every document alike | paper_microbatch: means of micro-batches
     microbatch: int = 4  # documents whose targets share a mean under paper_microbatch
+    devices: int = field(default=1, metadata=ADDED)  # over which a step is spread before it is cut into those
 
     def __post_init__(self) -> None:
         one_of("finetune.loss.weight", self.weight, ("token", "document", "paper_microbatch"))
         if self.microbatch < 1:
             raise ConfigError(f"finetune.loss.microbatch={self.microbatch} holds no document: use 1 or more.")
+        if self.devices < 1:
+            raise ConfigError(f"finetune.loss.devices={self.devices} leaves nothing to train on: use 1 or more.")
 
 
 @dataclass(kw_only=True)
@@ -72,7 +76,7 @@ class Finetune:
     betas: list[float] = field(default_factory=lambda: [0.9, 0.99])
     eps: float = 1e-8  # adamw only
     weight_decay: float = 0.0
-    schedule: str = "linear"  # linear | cosine, both down to zero
+    schedule: str = "linear"  # linear | cosine | linear_after_warmup (as in LIMIT), all down to zero
     warmup: str = "50step"  # steps, or a share of the schedule such as 0.05
     clip_norm: float = 1.0
     freeze_embeddings: bool = False
@@ -91,8 +95,8 @@ class Finetune:
         self._check_lengths()
         self._check_words()
         for name, value in (("learning_rate", self.learning_rate), ("clip_norm", self.clip_norm)):
-            if value <= 0:
-                raise ConfigError(f"finetune.{name}={value} must be above 0.")
+            if not 0 < value < math.inf:
+                raise ConfigError(f"finetune.{name}={value} must be above 0 and finite.")
         for name, every in (("checkpoint", self.checkpoint_every_steps), ("log", self.log_every_steps)):
             if every < 1:
                 raise ConfigError(f"finetune.{name}_every_steps={every} is no interval: use 1 or more.")
@@ -101,8 +105,9 @@ class Finetune:
                 raise ConfigError(f"finetune.{name}={number} is below 0: use 0 for none, or more.")
         if len(self.betas) != 2 or not all(0 <= beta < 1 for beta in self.betas):
             raise ConfigError(f"finetune.betas={self.betas} must be two numbers from 0 to below 1, such as [0.9, 0.99].")
-        if self.weight_decay < 0 or self.eps < 0:
-            raise ConfigError(f"finetune.weight_decay={self.weight_decay}, finetune.eps={self.eps}: neither may be below 0.")
+        for name, value in (("weight_decay", self.weight_decay), ("eps", self.eps)):
+            if not 0 <= value < math.inf:
+                raise ConfigError(f"finetune.{name}={value} must be 0 or above, and finite.")
 
     def _check_lengths(self) -> None:
         duration = Duration.parse(self.duration, name="finetune.duration")
@@ -137,7 +142,7 @@ class Finetune:
         one_of("finetune.last_batch", self.last_batch, ("train", "drop"))
         one_of("finetune.rows", self.rows, ("packed", "padded"))
         one_of("finetune.optimizer", self.optimizer, ("adamw", "lionw"))
-        one_of("finetune.schedule", self.schedule, ("linear", "cosine"))
+        one_of("finetune.schedule", self.schedule, ("linear", "cosine", "linear_after_warmup"))
         one_of("finetune.precision", self.precision, ("bf16", "fp32"))
 
     @property

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from limit_lab.durations import Batch
 from limit_lab.errors import ConfigError, DataError
 from limit_lab.finetune.batches import IGNORE, Batches, pack
+from limit_lab.mixture.weights import document_weights
 from limit_lab.prompt import Document
 from limit_lab.recipe import Loss
 from tests.finetune.test_train import some_documents
@@ -103,6 +104,23 @@ def test_what_a_target_counts(weight: str, expected: list[float]) -> None:
     batches._epoch = (0, [[0, 1, 2]])
     found = batches[0]
     assert [float(found.weights[found.document == index].max()) for index in range(3)] == pytest.approx(expected)
+
+
+def test_the_micro_batches_of_the_paper_end_with_their_device() -> None:
+    """48 documents on 8 devices are 6 on each, which micro-batches of 4 cut into 4 and 2."""
+    documents = [Document(ids=list(range(2 + row)), prompt_tokens=1, source="x", row=row) for row in range(48)]
+    found = document_weights(documents, Loss(weight="paper_microbatch", microbatch=4, devices=8))
+    for device in range(8):
+        for start, size in ((6 * device, 4), (6 * device + 4, 2)):
+            own = documents[start : start + size]
+            share = size / 48 / sum(one.targets for one in own)
+            assert found[start : start + size] == pytest.approx([share] * size)
+
+
+def test_a_step_may_have_fewer_documents_than_devices() -> None:
+    documents = [Document(ids=list(range(3 + row)), prompt_tokens=1, source="x", row=row) for row in range(3)]
+    found = document_weights(documents, Loss(weight="paper_microbatch", devices=8))
+    assert found == pytest.approx(document_weights(documents, Loss(weight="document")))
 
 
 def test_batches_as_values() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 from dataclasses import replace
 from pathlib import Path
@@ -112,8 +113,27 @@ def test_an_empty_mixture_is_refused(tmp_path: Path) -> None:
         train(model(), [], recipe(), CPU, tmp_path, seed=1, say=False)
 
 
-def test_the_linear_schedule_warms_up_and_ends_at_zero() -> None:
-    factors = [learning_rate_factor(step, steps=10, warmup=4, schedule="linear") for step in range(11)]
-    assert factors[0] == 0.25
-    assert max(factors) == factors[3] or max(factors) == factors[2]
-    assert factors[10] == 0.0
+@pytest.mark.parametrize(
+    ("schedule", "warmup", "expected"),
+    [
+        ("linear", 4, [0.25, 0.5, 0.75, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.1, 0.0]),
+        ("linear", 0, [1.0, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.1, 0.0]),
+        ("cosine", 0, [0.5 + 0.5 * math.cos(math.pi * step / 10) for step in range(11)]),
+        ("cosine", 2, [0.5, *(0.5 + 0.5 * math.cos(math.pi * step / 10) for step in range(1, 11))]),
+        ("linear_after_warmup", 4, [0.0, 0.25, 0.5, 0.75, 1.0, 5 / 6, 4 / 6, 3 / 6, 2 / 6, 1 / 6, 0.0]),
+        ("linear_after_warmup", 0, [1.0, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.1, 0.0]),
+        ("linear_after_warmup", 10, [0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.0]),
+    ],
+)
+def test_every_schedule_warms_up_and_ends_at_zero(schedule: str, warmup: int, expected: list[float]) -> None:
+    found = [learning_rate_factor(step, steps=10, warmup=warmup, schedule=schedule) for step in range(11)]
+    assert found == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("schedule", ["linear", "cosine", "linear_after_warmup"])
+def test_the_updates_follow_the_schedule_of_the_recipe(tmp_path: Path, schedule: str) -> None:
+    train(model(), some_documents(), recipe(schedule=schedule, schedule_over="3ep"), CPU, tmp_path, seed=1, say=False)
+    rates = [row["learning_rate"] for row in read_metrics(tmp_path / "metrics.jsonl")]
+    assert rates == pytest.approx(
+        [1e-2 * learning_rate_factor(step, steps=9, warmup=2, schedule=schedule) for step in range(6)]
+    )

@@ -142,6 +142,23 @@ def test_an_arm_whose_record_leaves_a_default_out_is_named_and_found_by_it(tmp_p
     assert "2 kinds of cells are named instruct" in findings([ambiguous], arms, [])[0].reason
 
 
+def test_what_an_older_record_does_not_know_names_no_arm(tmp_path: Path) -> None:
+    config = {"gauntlet": {}, "microworld": {"seed": 0, "part": "test"}}
+    cells = [
+        world.write_cell(
+            tmp_path,
+            "lima",
+            world.ACCURACY["lima"],
+            replicate=(0, place),
+            identity={"recipe": place},
+            config=config | {"model": {"embedded": True} | known, "finetune": {"clip_norm": 1.0 + place}},
+        )
+        for place, known in enumerate(({}, {"revision": None}))
+    ]
+    arms, _ = world.read(tmp_path, cells, [])
+    assert [one.name for one in arms] == ["lima, clip_norm=1.0", "lima, clip_norm=2.0"]
+
+
 def test_a_world_on_another_base_is_no_replicate_and_is_not_lost(tmp_path: Path) -> None:
     identity = {"numerics": 1, "base": {"model.safetensors": "rebuilt"}}
     first = world.write_cell(tmp_path, "lima", world.ACCURACY["lima"], identity=identity)

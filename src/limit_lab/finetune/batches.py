@@ -2,7 +2,7 @@
 
 A step takes ``48doc`` documents in the epoch's shuffled order, the partial last batch too unless it is dropped; or, with a
 batch in tokens, rows of an epoch that was packed as a whole and shuffled again. A step is cut into micro-batches, each packed
-first-fit into rows. What a target counts is decided over the whole step (`limit_lab.finetune.loss`).
+first-fit into rows. What a target counts is decided over the whole step (`limit_lab.mixture.weights`).
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from limit_lab.durations import Batch
 from limit_lab.errors import DataError
-from limit_lab.finetune.loss import document_weights
 from limit_lab.mixture.packing import first_fit
+from limit_lab.mixture.weights import document_weights
 from limit_lab.prompt import Document
 from limit_lab.recipe import Finetune, Loss
 

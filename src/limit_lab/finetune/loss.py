@@ -6,7 +6,6 @@ came in: the same run on other hardware has the same loss.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -15,26 +14,6 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from limit_lab.model.causal import CausalLM
-from limit_lab.prompt import Document
-from limit_lab.recipe import Loss
-
-
-def document_weights(documents: Sequence[Document], loss: Loss) -> list[float]:
-    """What each target of a document counts in its step; over all targets of the step the weights sum to 1.
-
-    token: every target alike, so a source counts by its response tokens. document: every document alike, whatever its length.
-    paper_microbatch: the mean over the targets of ``loss.microbatch`` documents that were on a device at once, weighted by
-    their number, as Composer's trainer does: between the two.
-    """
-    targets = [one.targets for one in documents]
-    if loss.weight == "document":
-        return [1 / (len(targets) * own) for own in targets]
-    size = len(targets) if loss.weight == "token" else loss.microbatch
-    weights = []
-    for start in range(0, len(targets), size):
-        group = targets[start : start + size]
-        weights += [len(group) / len(targets) / sum(group)] * len(group)
-    return weights
 
 
 def target_loss(model: CausalLM, hidden: Tensor, targets: Tensor, weights: Tensor, *, at_once: int) -> Tensor:

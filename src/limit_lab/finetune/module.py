@@ -26,7 +26,13 @@ def batch_loss(model: CausalLM, batch: MicroBatch, *, at_once: int) -> Tensor:
 
 
 def learning_rate_factor(step: int, *, steps: int, warmup: int, schedule: str) -> float:
-    """Share of the peak at a 0-based step: linear warm-up, then linear or cosine decay to zero at the schedule's end."""
+    """Share of the peak at a 0-based step: linear warm-up, then decay to zero at the schedule's end.
+
+    linear and cosine fall from the first step on, so a long warm-up never reaches the peak. linear_after_warmup begins at
+    zero, reaches the peak at the end of the warm-up and falls from there (Composer's LinearWithWarmupScheduler, as in LIMIT).
+    """
+    if schedule == "linear_after_warmup":
+        return step / warmup if step < warmup else max(0.0, (steps - step) / max(1, steps - warmup))
     rise = min(1.0, (step + 1) / warmup) if warmup else 1.0
     progress = min(1.0, step / steps)
     fall = 1.0 - progress if schedule == "linear" else 0.5 * (1.0 + math.cos(math.pi * progress))

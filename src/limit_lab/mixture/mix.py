@@ -12,6 +12,7 @@ from limit_lab.mixture.facts import fact_counts
 from limit_lab.mixture.packing import first_fit
 from limit_lab.mixture.selection import draw, held_out
 from limit_lab.mixture.sources import Row, Rows, read
+from limit_lab.mixture.weights import loss_shares
 from limit_lab.prompt import Document, Tokenizer, document
 
 
@@ -110,10 +111,11 @@ def _source_card(
 def _card(documents: Sequence[Document], sources: dict[str, dict[str, Any]], study: Study) -> dict[str, Any]:
     tokens = sum(len(one.ids) for one in documents)
     targets = sum(one.target_tokens for one in documents)
-    for card in sources.values():
+    shares = loss_shares(documents, study.finetune.loss)
+    for source, card in sources.items():
         card["document_share"] = card["kept"] / len(documents)
         card["token_share"] = card["tokens"] / tokens
-        card["loss_share"] = card["target_tokens"] / targets
+        card["loss_share"] = shares.get(source, 0.0)
     card = {"documents": len(documents), "tokens": tokens, "target_tokens": targets, "sources": sources}
     if documents:
         packed = study.finetune.rows == "packed"

@@ -189,10 +189,11 @@ def _settings(cell: Cell) -> dict[str, str]:
 
 
 def _differing(cells: Sequence[Cell]) -> list[str]:
-    """Settings in which arms of one label differ."""
+    """Settings in which arms of one label differ; one that a record does not know, of older code, tells nothing."""
     settings = [_settings(cell) for cell in cells]
     every = dict.fromkeys(key for own in settings for key in own)
-    keys = [key for key in every if key == "numerics" or key.startswith(TELLING)]
+    known = [key for key in every if key == EXPORT or all(key in own for own in settings)]
+    keys = [key for key in known if key == "numerics" or key.startswith(TELLING)]
     return [key for key in keys if len({own.get(key) for own in settings}) > 1]
 
 

@@ -41,7 +41,7 @@ def sources_table(cells: Sequence[Arm]) -> Table | None:
     ]
     columns = ["cell", "source", "kept", "dropped / truncated", "tokens", "of documents", "of tokens", "of the loss"]
     columns += ["distinct facts", "distinct templates", "repetition", "licence"]
-    note = "Kept: samples drawn, of those the source offers. Of the loss: share of the tokens that are trained on."
+    note = "Kept: samples drawn, of those the source offers. Of the loss: what its tokens weigh in it."
     if any(row[columns.index("repetition")] not in ("no", NOT_STATED) for row in rows):
         note += " Repetition: from this row on, a sample that already holds every fact of its source brings no new one."
     return Table("Sources", columns, rows, note) if rows else None
