@@ -19,7 +19,7 @@ PACKAGE = Path(limit_lab.__file__).resolve().parent
 
 #: From the bottom to the top; a room imports from its own line or from a lower one.
 LAYERS = (
-    ("errors",),
+    ("errors", "interruption"),
     ("durations", "fingerprints"),
     ("recipe",),
     ("config",),

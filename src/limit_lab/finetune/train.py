@@ -12,6 +12,7 @@ from typing import Any
 import lightning.pytorch as pl
 import torch
 from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.plugins.environments import LightningEnvironment
 from torch import Tensor
 
 from limit_lab.config import Finetune, Hardware
@@ -24,6 +25,7 @@ from limit_lab.finetune.journal import Journal, Progress, read_metrics
 from limit_lab.finetune.meter import Clock
 from limit_lab.finetune.module import Finetuning
 from limit_lab.finetune.observe import HeldOut, Observer, Samples, Watch, evaluations
+from limit_lab.interruption import ToBeContinued, asked, finishing
 from limit_lab.model.causal import CausalLM
 from limit_lab.prompt import Document
 from limit_lab.recipe import Schedule, in_steps, misfits
@@ -75,7 +77,7 @@ def train(
     into the weights. ``progress`` gets the steps taken and to take; ``watch`` is looked at on the way and changes no number.
     Returns steps, epochs, seconds of this process, first and last loss and tokens seen.
     Raises: DataError for an empty mixture; ConfigError when the recipe does not suit it; LimitLabError when a loss, gradient
-    norm or weight is not finite.
+    norm or weight is not finite; ToBeContinued with a new checkpoint when a signal asked the process to end.
     """
     if not mixed:
         raise DataError("the mixture holds no document to train on: give mixture.samples at least one source.")
@@ -111,13 +113,15 @@ def train(
     callbacks: list[Callback] = [journal, Observer(folder, recipe, looks, clock, say=say)]
     callbacks += [Mark(folder, steps)] if keep else []
     trainer = _trainer(recipe, hardware, folder, batches.accumulation, steps, callbacks)
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), finishing():
         # Lightning advises worker processes and a validation loop; the batches are built in microseconds and scored later
         warnings.filterwarnings("ignore", module="lightning")
         try:
             trainer.fit(module, MixtureData(batches), ckpt_path=checkpoint if done else None, weights_only=True)
-        except SystemExit as stop:  # what Lightning makes of Ctrl-C (exit code 1) and of SIGTERM (exit code 0)
-            raise KeyboardInterrupt from stop
+        except SystemExit as stop:  # what Lightning makes of Ctrl-C (exit code 1), and of SIGTERM before its first batch
+            if asked() is None:
+                raise KeyboardInterrupt from stop
+    _leave(journal, steps)
     if recipe.lora.rank:
         adapters.merge(model)
     model.eval()
@@ -133,6 +137,14 @@ def train(
     }
 
 
+def _leave(journal: Journal, steps: int) -> None:
+    """Raises: ToBeContinued when a signal asked the process to end."""
+    if asked() is None:
+        return
+    where = "before its next step" if journal.left is None else f"after step {journal.left:,} of {steps:,}, which is kept"
+    raise ToBeContinued(f"fine-tuning stopped on {asked()} {where}: the same command continues it.")
+
+
 def _trainer(
     recipe: Finetune, hardware: Hardware, folder: Path, accumulation: int, steps: int, callbacks: list[Callback]
 ) -> pl.Trainer:
@@ -145,7 +157,7 @@ def _trainer(
         accumulate_grad_batches=accumulation,
         gradient_clip_val=recipe.clip_norm,
         callbacks=callbacks,
-        plugins=[InPlace()],
+        plugins=[InPlace(), LightningEnvironment()],  # under Slurm Lightning would requeue the job by itself
         logger=False,
         enable_checkpointing=False,
         enable_progress_bar=False,
