@@ -21,10 +21,10 @@ PACKAGE = Path(limit_lab.__file__).resolve().parent
 LAYERS = (
     ("errors", "interruption"),
     ("durations", "fingerprints"),
-    ("recipe",),
+    ("recipe", "launch"),
     ("config",),
     ("stats", "provenance", "progress", "couples"),
-    ("store",),
+    ("store", "told"),
     ("tracking", "trainings"),
     ("overrides",),
     ("compose",),
@@ -38,7 +38,7 @@ LAYERS = (
     ("mixtures", "plan", "report", "frozen", "dashboard"),
     ("grid", "kept", "trainings"),
     ("cell",),
-    ("side_by_side", "status", "diff"),
+    ("side_by_side", "status", "diff", "jobs"),
     ("sweep",),
     ("study",),
     ("help",),
@@ -64,6 +64,7 @@ LIGHT = (
     "hub",
     "help",
     "status",
+    "jobs",
     "__main__",
 )
 HEAVY = ("torch", "lightning", "transformers", "deepspeed")

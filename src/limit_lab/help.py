@@ -66,7 +66,7 @@ def page(user: Path | None = None) -> str:
             *_section("verbs: do=...", VERBS),
             *_section("groups: group=option", _options(user)),
             *_section("environment", ENVIRONMENT),
-            "exit codes: 0 done, 1 failed, 2 configuration refused, 75 ended by a scheduler and to be continued, 130 interrupted; "
+            "exit codes: 0 done, 1 failed, 2 configuration refused, 75 to be continued after a signal, 130 interrupted; "
             f"numerics version {NUMERICS}",
         ]
     )
