@@ -64,10 +64,10 @@ LIGHT = (
     "hub",
     "help",
     "status",
-    "jobs",
+    "sweep",
     "__main__",
 )
-HEAVY = ("torch", "lightning", "transformers", "deepspeed")
+HEAVY = ("torch", "lightning", "transformers", "deepspeed", "submitit", "ray")
 
 
 def modules() -> Iterator[tuple[str, Path]]:

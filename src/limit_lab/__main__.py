@@ -1,7 +1,7 @@
 """The front door: arguments -> composed study -> do=<verb>. Whatever goes wrong is one sentence and an exit code.
 
-0: done. 1: the run failed or the preflight refused. 2: the configuration is wrong, nothing was started. 75: ended by a signal of
-a scheduler, to be continued by the same command. 130: interrupted.
+0: done. 1: the run failed or the preflight refused. 2: the configuration is wrong, nothing was started. 75: ended by a
+scheduler's signal, to be continued by the same command. 130: interrupted.
 """
 
 from __future__ import annotations

@@ -412,7 +412,7 @@ class Study:
         one_of("do", self.do, VERBS)
         if self.launch.kind == "ray" and self.hardware.nodes > 1:
             raise ConfigError(
-                f"launch={self.launch.name} runs a cell on one node, and hardware.nodes={self.hardware.nodes}: use launch=slurm."
+                f"launch={self.launch.name} gives a cell one node, and hardware.nodes={self.hardware.nodes}: use launch=slurm."
             )
         for source in self.mixture.samples:
             if source not in self.data.sources:

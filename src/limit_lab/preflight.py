@@ -60,11 +60,8 @@ def _launch(study: Study) -> Iterator[str]:
     library = {"slurm": "submitit", "ray": "ray"}.get(launch.kind)
     if library is not None and importlib.util.find_spec(library) is None:
         yield f"launch={launch.name} needs {library}, which is not installed: pip install 'limit_lab[{launch.kind}]'."
-    if (
-        launch.kind == "slurm"
-        and launch.executor == "slurm"
-        and (shutil.which("sbatch") is None or shutil.which("srun") is None)
-    ):
+    lacks_slurm = shutil.which("sbatch") is None or shutil.which("srun") is None
+    if launch.kind == "slurm" and launch.executor == "slurm" and lacks_slurm:
         yield (
             f"launch={launch.name} submits with sbatch, which this machine does not have: run where Slurm is, or add "
             "launch.executor=local."

@@ -54,7 +54,7 @@ class Lines:
         """Whole lines only are told."""
 
 
-def outcome(name: str, work: Callable[[Stages], None], tell: Tell) -> tuple[str | int | None, ...]:
+def outcome(name: str, work: Callable[[Stages], None], tell: Tell) -> tuple[str, *tuple[str | int | None, ...]]:
     """Do the work; returns the last report on it. A KeyboardInterrupt that no scheduler sent ends the process without one."""
     try:
         work(Relay(tell))

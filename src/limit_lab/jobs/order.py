@@ -15,12 +15,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 
 from limit_lab import store
 from limit_lab.compose import typed
 from limit_lab.config import Study
-from limit_lab.fingerprints import plain
 
 #: A cell with its number in the study.
 Numbered = tuple[int, Study]
@@ -69,7 +68,9 @@ def read(folder: Path) -> Order:
 
 
 def _study(values: dict[str, Any]) -> Study:
-    return typed(OmegaConf.merge(OmegaConf.structured(Study), values))
+    merged = OmegaConf.merge(OmegaConf.structured(Study), values)
+    assert isinstance(merged, DictConfig)
+    return typed(merged)
 
 
 def command(folder: Path) -> list[str]:

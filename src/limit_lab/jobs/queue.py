@@ -49,6 +49,7 @@ class _Job:
     heard: Heard | None = None
     submitted: Submitted | None = None
     requeues: int = 0
+    told: bool = False  # that another process makes it
     left: bool = False  # the last that was heard is that it is to be continued
     over: float | None = field(default=None)  # when it was found over without a last report
 
@@ -99,8 +100,8 @@ def make(
                         broken.append(raised(kind, *content))
             time.sleep(PAUSE)
     finally:
-        for job in jobs:
-            if job.submitted is not None and not job.submitted.over():
+        for job in left:
+            if job.submitted is not None:
                 job.submitted.cancel()
     for error in broken:
         raise error
@@ -110,6 +111,9 @@ def make(
 def _submit(job: _Job, of: int, queue: Queue) -> None:
     """Submit a job, unless another process makes one of its cells."""
     if any(store.held(cell.folder_of(study)) for _, study in job.cells):
+        if not job.told:
+            _say(f"{job.name}: another process makes it; the others go first")
+        job.told = True
         return
     if job.folder is None:
         job.folder = order.place(job.cells[-1][1], job.name)
@@ -136,7 +140,6 @@ def _reports(job: _Job, queue: Queue) -> Iterator[Sequence[Any]]:
     if not ended:
         return
     most = job.cells[-1][1].launch.requeues
-    log = job.folder / order.LOG
     if job.left and job.requeues < most:
         job.requeues, job.left = job.requeues + 1, False
         job.submitted = queue.submit(job.name, order.command(job.folder), job.folder)
@@ -145,7 +148,7 @@ def _reports(job: _Job, queue: Queue) -> Iterator[Sequence[Any]]:
     elif job.over is None:
         job.over = time.monotonic()
     elif time.monotonic() - job.over > LATE:
-        yield "failed", f"its job ended without a word, perhaps for memory or time (its last words, if any: {log}): run again."
+        yield "failed", f"its job ended without a word, perhaps for memory or time (its logs are in {job.folder}): run again."
 
 
 def _say(line: str) -> None:

@@ -24,7 +24,10 @@ def started(study: Study) -> Iterator[Ray]:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     try:
         ray.init(
-            address or "local", include_dashboard=None if address else False, logging_level=logging.ERROR, log_to_driver=False
+            address or "local",
+            include_dashboard=None if address else False,
+            logging_level=logging.ERROR,
+            log_to_driver=False,
         )
     except (ConnectionError, ValueError, RuntimeError) as error:
         reason = str(error).strip().splitlines()[0].rstrip(".")
@@ -33,18 +36,19 @@ def started(study: Study) -> Iterator[Ray]:
             "the address out to start one on this machine."
         ) from error
     try:
-        _require(study, ray.cluster_resources())
+        _require(study)
         yield Ray(study)
     finally:
         ray.shutdown()
 
 
-def _require(study: Study, there: dict[str, float]) -> None:
-    """A task that no node can ever hold would wait for ever."""
+def _require(study: Study) -> None:
+    """Raises: LimitLabError for a task that no node can hold, which would wait for ever."""
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     for kind, count in _resources(study).items():
-        if (has := there.get(kind, 0.0)) < count:
+        if (has := max((node.get(kind, 0.0) for node in nodes), default=0.0)) < count:
             raise LimitLabError(
-                f"a cell needs {count} {kind} of Ray and the instance has {has:g}: add nodes that have them, or choose another "
+                f"a cell needs {count} {kind} of Ray and no node has more than {has:g}: add one that has, or choose another "
                 f"{'launch.cpus' if kind == 'CPU' else 'hardware'}."
             )
 

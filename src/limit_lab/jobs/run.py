@@ -37,6 +37,8 @@ class Child:
         """Ask it to end and wait; returns its exit status. Made to be called by a signal's handler within `status`."""
         if self._process is None:
             return 0
+        if self._process.returncode is not None:
+            return self._process.returncode
         os.kill(self._process.pid, signal.SIGUSR1)
         ended = os.waitid(os.P_PID, self._process.pid, os.WEXITED | os.WNOWAIT)  # poll() above may hold its lock
         assert ended is not None

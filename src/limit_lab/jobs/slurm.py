@@ -6,9 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import submitit
+from submitit.core.utils import FailedJobError, FailedSubmissionError
 
 from limit_lab.config import Study
-from limit_lab.interruption import STATUS
+from limit_lab.errors import LimitLabError
+from limit_lab.interruption import SIGNALS, STATUS
 from limit_lab.jobs.order import LOG
 from limit_lab.jobs.run import Child
 
@@ -27,8 +29,9 @@ class Called:
         return self._child.status()
 
     def checkpoint(self) -> submitit.helpers.DelayedSubmission | None:
-        """submitit's hook for its signal: None when nothing is left to be continued."""
-        if self._child is not None and self._child.leave() != STATUS:
+        """submitit's hook for its signal: None when there is nothing to continue."""
+        goes_on = (STATUS, *(-one for one in SIGNALS))  # it may have been asked before it listened
+        if self._child is not None and self._child.leave() not in goes_on:
             return None
         return submitit.helpers.DelayedSubmission(Called(*self._given))
 
@@ -43,7 +46,11 @@ class Slurm:
         launch = self._study.launch
         executor = submitit.AutoExecutor(folder, cluster=launch.executor, slurm_max_num_timeout=launch.requeues)
         executor.update_parameters(**parameters(self._study, name))
-        return _Submitted(executor.submit(Called(command, Path.cwd(), folder / LOG)))
+        try:
+            return _Submitted(executor.submit(Called(command, Path.cwd(), folder / LOG)))
+        except (FailedJobError, FailedSubmissionError) as error:
+            reason = " ".join(str(error).split())
+            raise LimitLabError(f"sbatch refuses the job {name} ({reason}): correct launch.partition and its like.") from error
 
 
 def parameters(study: Study, name: str) -> dict[str, Any]:
@@ -56,14 +63,16 @@ def parameters(study: Study, name: str) -> dict[str, Any]:
         "tasks_per_node": 1,
         "cpus_per_task": launch.cpus or hardware.threads or 1,
         "slurm_signal_delay_s": launch.signal_seconds,
-        "local_signal_delay_s": launch.signal_seconds,
     }
     if hardware.accelerator == "gpu":
         asked["gpus_per_node"] = hardware.devices
-    further = {"slurm_partition": launch.partition, "slurm_account": launch.account}
+    if launch.partition is not None:
+        asked["slurm_partition"] = launch.partition
+    if launch.account is not None:
+        asked["slurm_account"] = launch.account
     if launch.sbatch:
-        further["slurm_additional_parameters"] = dict(launch.sbatch)
-    return asked | {key: value for key, value in further.items() if value is not None}
+        asked["slurm_additional_parameters"] = dict(launch.sbatch)
+    return asked
 
 
 class _Submitted:

@@ -58,8 +58,8 @@ def main(folder: Path) -> int:
             os.environ["OMP_NUM_THREADS"] = str(study.hardware.threads)
         sys.argv[1:] = given.arguments  # records tell the study's command
         sys.stdout = Lines(given.name, reports.tell)
-        last = outcome(given.name, partial(there, given.cells, given.of), reports.tell)
+        kind, *content = outcome(given.name, partial(there, given.cells, given.of), reports.tell)
     except ToBeContinued as left:  # before or after the work
-        last = ("left", str(left))
-    reports.tell(*last)
-    return {"done": 0, "left": STATUS}.get(str(last[0]), 1)
+        kind, content = "left", [str(left)]
+    reports.tell(kind, *content)
+    return {"done": 0, "left": STATUS}.get(kind, 1)
