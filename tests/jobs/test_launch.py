@@ -13,7 +13,9 @@ import pytest
 from tests.commands import call, groups, numbers
 from tests.processes import alive
 
-GRID = "# @package _global_\nstudy: {name: rates, axes: {finetune.learning_rate: [0.001, 1.0e+30]}, mixtures: [none], baseline: null}\n"
+GRID = """# @package _global_
+study: {name: rates, axes: {finetune.learning_rate: [0.001, 1.0e+30]}, mixtures: [none], baseline: null}
+"""
 
 #: Two cells and one that diverges at its first step.
 THREE = ["+experiment=tiny", "+grid=rates", "mixture=lima_tiny", "finetune.clip_norm=1e30", "answers.limit=2"]

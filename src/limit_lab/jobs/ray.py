@@ -68,7 +68,7 @@ class Ray:
 
     def __init__(self, study: Study) -> None:
         wanted = _resources(study)
-        self._task = ray.remote(run).options(num_cpus=wanted["CPU"], num_gpus=wanted.get("GPU", 0), max_retries=0)
+        self._task = ray.remote(num_cpus=wanted["CPU"], num_gpus=wanted.get("GPU", 0), max_retries=0)(run)
 
     def submit(self, name: str, command: list[str], folder: Path) -> _Submitted:
         return _Submitted(self._task.options(name=f"limit_lab {name}").remote(command, Path.cwd(), folder / LOG))
