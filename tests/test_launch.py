@@ -29,7 +29,7 @@ def test_a_launch_that_cannot_be_is_refused(given: str, said: str) -> None:
 
 
 def test_ray_gives_a_cell_one_node() -> None:
-    with pytest.raises(ConfigError, match="launch=ray gives a cell one node, and hardware.nodes=2: use launch=slurm"):
+    with pytest.raises(ConfigError, match=r"launch=ray gives a cell one node, and hardware\.nodes=2: use launch=slurm"):
         compose(["launch=ray", "hardware=8x80gb", "hardware.nodes=2"])
 
 

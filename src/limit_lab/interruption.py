@@ -25,7 +25,7 @@ class ToBeContinued(KeyboardInterrupt):
 
 @dataclass(slots=True)
 class _Heard:
-    name: str | None = None
+    signal: str | None = None
     finishing: bool = False
 
 
@@ -34,7 +34,7 @@ _heard = _Heard()
 
 def asked() -> str | None:
     """The signal that asked this process to end, None without one."""
-    return _heard.name
+    return _heard.signal
 
 
 def listen() -> None:
@@ -51,7 +51,7 @@ def listening() -> Iterator[None]:
         yield
         return
     before = {one: signal.getsignal(one) for one in SIGNALS}
-    _heard.name = None
+    _heard.signal = None
     listen()
     try:
         yield
@@ -63,7 +63,7 @@ def listening() -> Iterator[None]:
 @contextmanager
 def finishing() -> Iterator[None]:
     """Inside, a signal raises nothing: the work looks at `asked` and ends by itself."""
-    _heard.name, _heard.finishing = None, True
+    _heard.signal, _heard.finishing = None, True
     try:
         yield
     finally:
@@ -71,6 +71,6 @@ def finishing() -> Iterator[None]:
 
 
 def _hear(number: int, frame: FrameType | None) -> None:
-    first, _heard.name = _heard.name is None, signal.Signals(number).name
+    first, _heard.signal = _heard.signal is None, signal.Signals(number).name
     if first and not _heard.finishing:
-        raise ToBeContinued(f"stopped on {_heard.name}: the same command continues where this one stopped.")
+        raise ToBeContinued(f"stopped on {_heard.signal}: the same command continues where this one stopped.")

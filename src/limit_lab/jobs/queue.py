@@ -6,7 +6,7 @@ import contextlib
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -48,10 +48,10 @@ class _Job:
     folder: Path | None = None
     heard: Heard | None = None
     submitted: Submitted | None = None
-    requeues: int = 0
+    continued: int = 0  # times
     told: bool = False  # that another process makes it
-    left: bool = False  # the last that was heard is that it is to be continued
-    over: float | None = field(default=None)  # when it was found over without a last report
+    unfinished: bool = False  # the last that was heard is that it is to be continued
+    silent: float | None = None  # when it was found over without a last report
 
 
 def opened(study: Study) -> contextlib.AbstractContextManager[Queue]:
@@ -120,7 +120,7 @@ def _submit(job: _Job, of: int, queue: Queue) -> None:
         order.write(job.folder, Order(name=job.name, cells=job.cells, of=of, arguments=sys.argv[1:]))
         job.heard = Heard(job.folder)
     job.submitted = queue.submit(job.name, order.command(job.folder), job.folder)
-    job.left, job.over = False, None
+    job.unfinished, job.silent = False, None
 
 
 def _reports(job: _Job, queue: Queue) -> Iterator[Sequence[Any]]:
@@ -130,8 +130,8 @@ def _reports(job: _Job, queue: Queue) -> Iterator[Sequence[Any]]:
     assert job.submitted is not None
     ended = job.submitted.over()  # asked before the reports are read, which are then all of them
     for report in job.heard.new():
-        job.left = report[0] == "left"
-        if job.left:
+        job.unfinished = report[0] == "left"
+        if job.unfinished:
             _say(f"{job.name}: {report[1]}")
         else:
             yield report
@@ -140,14 +140,14 @@ def _reports(job: _Job, queue: Queue) -> Iterator[Sequence[Any]]:
     if not ended:
         return
     most = job.cells[-1][1].launch.requeues
-    if job.left and job.requeues < most:
-        job.requeues, job.left = job.requeues + 1, False
+    if job.unfinished and job.continued < most:
+        job.continued, job.unfinished = job.continued + 1, False
         job.submitted = queue.submit(job.name, order.command(job.folder), job.folder)
-    elif job.left:
+    elif job.unfinished:
         yield "failed", f"it was asked to end {most + 1} times: raise launch.minutes or launch.requeues, and run again."
-    elif job.over is None:
-        job.over = time.monotonic()
-    elif time.monotonic() - job.over > LATE:
+    elif job.silent is None:
+        job.silent = time.monotonic()
+    elif time.monotonic() - job.silent > LATE:
         yield "failed", f"its job ended without a word, perhaps for memory or time (its logs are in {job.folder}): run again."
 
 
