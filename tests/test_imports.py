@@ -19,12 +19,12 @@ PACKAGE = Path(limit_lab.__file__).resolve().parent
 
 #: From the bottom to the top; a room imports from its own line or from a lower one.
 LAYERS = (
-    ("errors",),
+    ("errors", "interruption"),
     ("durations", "fingerprints"),
-    ("recipe",),
+    ("recipe", "launch"),
     ("config",),
     ("stats", "provenance", "progress", "couples"),
-    ("store",),
+    ("store", "told"),
     ("tracking", "trainings"),
     ("overrides",),
     ("compose",),
@@ -38,7 +38,7 @@ LAYERS = (
     ("mixtures", "plan", "report", "frozen", "dashboard"),
     ("grid", "kept", "trainings"),
     ("cell",),
-    ("side_by_side", "status", "diff"),
+    ("side_by_side", "status", "diff", "jobs"),
     ("sweep",),
     ("study",),
     ("help",),
@@ -64,9 +64,10 @@ LIGHT = (
     "hub",
     "help",
     "status",
+    "sweep",
     "__main__",
 )
-HEAVY = ("torch", "lightning", "transformers", "deepspeed")
+HEAVY = ("torch", "lightning", "transformers", "deepspeed", "submitit", "ray")
 
 
 def modules() -> Iterator[tuple[str, Path]]:

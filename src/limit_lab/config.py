@@ -15,6 +15,8 @@ from omegaconf import MISSING
 
 from limit_lab.durations import documents
 from limit_lab.errors import ConfigError, did_you_mean, one_of
+from limit_lab.fingerprints import ADDED
+from limit_lab.launch import Launch as Launch
 from limit_lab.recipe import Finetune as Finetune
 
 #: Bumped whenever our own code changes results for an unchanged configuration.
@@ -414,6 +416,7 @@ class Study:
     answers: Answers = MISSING
     judge: Judge = MISSING
     tracking: Tracking = MISSING
+    launch: Launch = field(default_factory=lambda: Launch(name="local"), metadata=ADDED)
     seeds: Seeds = field(default_factory=Seeds)
     microworld: Microworld = field(default_factory=Microworld)
     study: Cells = field(default_factory=Cells)
@@ -422,6 +425,10 @@ class Study:
 
     def __post_init__(self) -> None:
         one_of("do", self.do, VERBS)
+        if self.launch.kind == "ray" and self.hardware.nodes > 1:
+            raise ConfigError(
+                f"launch={self.launch.name} gives a cell one node, and hardware.nodes={self.hardware.nodes}: use launch=slurm."
+            )
         for source in self.mixture.samples:
             if source not in self.data.sources:
                 raise ConfigError(

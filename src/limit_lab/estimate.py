@@ -21,7 +21,7 @@ GIB = 2**30
 #: Share of the assumed speed that one-token-at-a-time decoding reaches.
 DECODING = 0.1
 #: Nodes of the configuration that make no cell another one.
-AROUND = ("do", "runs", "debug", "hardware", "judge", "tracking", "study", "report")
+AROUND = ("do", "runs", "debug", "hardware", "judge", "tracking", "launch", "study", "report")
 
 
 @dataclass(frozen=True, slots=True)

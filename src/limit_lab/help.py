@@ -66,7 +66,8 @@ def page(user: Path | None = None) -> str:
             *_section("verbs: do=...", VERBS),
             *_section("groups: group=option", _options(user)),
             *_section("environment", ENVIRONMENT),
-            f"exit codes: 0 done, 1 failed, 2 configuration refused, 130 interrupted; numerics version {NUMERICS}",
+            "exit codes: 0 done, 1 failed, 2 configuration refused, 75 to be continued after a signal, 130 interrupted; "
+            f"numerics version {NUMERICS}",
         ]
     )
 

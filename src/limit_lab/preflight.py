@@ -33,15 +33,39 @@ def problems(cells: Sequence[Study]) -> list[str]:
         alike.setdefault(fingerprint([getattr(cell, node) for node in LOOKED_AT]), []).append(cell)
     found = [problem for own in alike.values() for problem in _alike(own)]
     found += [*_sizes(cells), *_tracking(cells[-1]), *_runs(cells), *_steps(cells), *_asked_alike(cells[-1])]
-    found += _lora(cells)
+    found += [*_lora(cells), *_launch(cells[-1])]
     return list(dict.fromkeys(found))
 
 
 def _alike(cells: Sequence[Study]) -> list[str]:
     """What is wrong with cells that share model, data, devices and what they are asked."""
     last = cells[-1]
-    found = [*_devices(last), *_model(cells), *_data(cells), *_prompt(last), *_gauntlet(last)]
+    found = [*([] if elsewhere(last) else _devices(last)), *_model(cells), *_data(cells), *_prompt(last), *_gauntlet(last)]
     return [*found, *_answers(last), *_judge(last)]
+
+
+def elsewhere(study: Study) -> bool:
+    """Whether the cells are made on machines that this one cannot look at."""
+    launch = study.launch
+    return (launch.kind == "slurm" and launch.executor == "slurm") or (launch.kind == "ray" and launch.address is not None)
+
+
+def machine(study: Study) -> list[str]:
+    """What is wrong with the machine on which the cell is made: too few devices, too little memory."""
+    return [*_devices(study), *_host(study)]
+
+
+def _launch(study: Study) -> Iterator[str]:
+    launch = study.launch
+    library = {"slurm": "submitit", "ray": "ray"}.get(launch.kind)
+    if library is not None and importlib.util.find_spec(library) is None:
+        yield f"launch={launch.name} needs {library}, which is not installed: pip install 'limit_lab[{launch.kind}]'."
+    lacks_slurm = shutil.which("sbatch") is None or shutil.which("srun") is None
+    if launch.kind == "slurm" and launch.executor == "slurm" and lacks_slurm:
+        yield (
+            f"launch={launch.name} submits with sbatch, which this machine does not have: run where Slurm is, or add "
+            "launch.executor=local."
+        )
 
 
 def _sizes(cells: Sequence[Study]) -> Iterator[str]:
@@ -141,6 +165,11 @@ def _memory(study: Study) -> Iterator[str]:
             f"fine-tuning needs up to {held.total:.1f} GiB a device and hardware.gpu_gib={hardware.gpu_gib:g}: use "
             f"hardware.strategy=zero3 on more devices, or a hardware.micro_batch below {hardware.micro_batch}."
         )
+    if not elsewhere(study):
+        yield from _host(study)
+
+
+def _host(study: Study) -> Iterator[str]:
     pages = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / estimate.GIB
     if (need := estimate.host_gib(study)) > pages:
         yield f"the run needs ~{need:.0f} GiB of host memory and this machine has {pages:.0f}: choose a smaller model."

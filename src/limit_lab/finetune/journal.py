@@ -15,7 +15,7 @@ import torch
 from lightning.pytorch.callbacks import Callback
 from torch import Tensor
 
-from limit_lab import operations
+from limit_lab import interruption, operations
 from limit_lab.config import Finetune, Hardware
 from limit_lab.errors import LimitLabError
 from limit_lab.finetune import checkpoint, rows, strategies
@@ -26,12 +26,15 @@ from limit_lab.shapes import Shape
 #: Called with the optimizer steps taken and to take.
 Progress = Callable[[int, int], None]
 
+#: The file by which the process that started the ranks has them finish their step and end.
+LEAVE = "leave"
+
 #: Documents of a batch that an error names.
 NAMED = 5
 
 
 class Journal(Callback):
-    """Records each step, prints one line per interval, saves checkpoints, and stops a run that diverges.
+    """Records each step, prints one line per interval, saves checkpoints, and stops a run that diverges or is asked to end.
 
     ``shape`` is what the share of the peak is counted from, if it is known. Raises: LimitLabError when a step's loss or
     gradient norm is not finite, before the optimizer takes the step; or when weights are not, before they are saved.
@@ -62,6 +65,7 @@ class Journal(Callback):
         self.norm = self.rate = 0.0
         self.begun = self.mark = 0.0  # of this process, and of the step under way, on the clock
         self.first = 0
+        self.left: int | None = None  # the step after which the training ends before its time
         self.own = Amount()
         self.interval = Amount()
         self.losses: list[Tensor] = []  # of the step's micro-batches, as they go backward
@@ -72,7 +76,8 @@ class Journal(Callback):
         return self.folder / "metrics.jsonl"
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Drop the records of steps that a resumed run will take again."""
+        """Drop the records of steps that a resumed run will take again; hear signals, which Lightning has just taken over."""
+        interruption.listen()
         if trainer.is_global_zero:
             rows.cut(self.metrics, trainer.global_step)
         self.first = trainer.global_step
@@ -130,10 +135,13 @@ class Journal(Callback):
         if self.say and (step % self.recipe.log_every_steps == 0 or step == steps):
             print(f"{self._line(step, row['loss'])}  {peak_gib(module.device):.2f} GiB  {self._left(step)} left", flush=True)
             self.interval = Amount()
-        if step % self.recipe.checkpoint_every_steps == 0 or step == steps:
+        leaving = stop_now(trainer, self.folder)
+        if step % self.recipe.checkpoint_every_steps == 0 or step == steps or leaving:
             self._require_finite("norm of the weights", strategies.weights_norm(trainer, module), step)
-            if step < steps:
+            if step < steps or leaving:
                 checkpoint.save(trainer, self.folder)
+        if leaving:
+            self.left, trainer.should_stop = step, True
         self.losses, self.shares = [], []
 
     def _counted(self, trainer: pl.Trainer, step: int, targets: int) -> dict[str, float]:
@@ -170,6 +178,14 @@ class Journal(Callback):
             f"the {what} is {value} at step {step}, on {named}{more}: lower finetune.learning_rate, or leave out what is wrong "
             f"with these rows; {f'the checkpoint of step {kept} is kept' if kept else 'no checkpoint was due before'}."
         )
+
+
+def stop_now(trainer: pl.Trainer, folder: Path) -> bool:
+    """Whether the training ends after this step: a signal asked this process, or the one that waits for its ranks."""
+    asked = interruption.asked() is not None or (
+        trainer.world_size > 1 and trainer.is_global_zero and (folder / LEAVE).exists()
+    )
+    return asked if trainer.world_size == 1 else strategies.total(trainer, torch.tensor(float(asked))) > 0
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:

@@ -11,6 +11,8 @@ from typing import Any
 
 import lightning.pytorch as pl
 import torch
+from lightning.fabric.plugins.environments.lightning import LightningEnvironment
+from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvironment
 from lightning.pytorch.callbacks import Callback
 from torch import Tensor
 
@@ -24,6 +26,7 @@ from limit_lab.finetune.journal import Journal, Progress, read_metrics
 from limit_lab.finetune.meter import Clock
 from limit_lab.finetune.module import Finetuning
 from limit_lab.finetune.observe import HeldOut, Observer, Samples, Watch, evaluations
+from limit_lab.interruption import ToBeContinued, asked, finishing
 from limit_lab.model.causal import CausalLM
 from limit_lab.prompt import Document
 from limit_lab.recipe import Schedule, in_steps, misfits
@@ -32,13 +35,15 @@ from limit_lab.recipe import Schedule, in_steps, misfits
 class HandOver(Callback):
     """Hands the trained model over before DeepSpeed lets go of its pieces."""
 
-    def __init__(self, hand_over: Callable[[CausalLM], None]) -> None:
+    def __init__(self, hand_over: Callable[[CausalLM], None], steps: int) -> None:
         self.hand_over = hand_over
+        self.steps = steps
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         model = pl_module.model
         assert isinstance(model, CausalLM)
-        self.hand_over(model.eval())
+        if trainer.global_step == self.steps:  # it was not asked to end before
+            self.hand_over(model.eval())
 
 
 class GatherHead(Callback):
@@ -99,7 +104,7 @@ def train(
     rank of them, and every rank calls it.
     Returns steps, epochs, seconds of this process, first and last loss and tokens seen.
     Raises: DataError for an empty mixture; ConfigError when the recipe does not suit it; LimitLabError when a loss, gradient
-    norm or weight is not finite.
+    norm or weight is not finite; ToBeContinued with a new checkpoint when a signal asked the process to end.
     """
     if not mixed:
         raise DataError("the mixture holds no document to train on: give mixture.samples at least one source.")
@@ -131,16 +136,18 @@ def train(
     ]
     callbacks: list[Callback] = [journal, Observer(folder, recipe, looks, clock, say=say)]
     callbacks += [Mark(folder, steps)] if keep else []
-    callbacks += [HandOver(hand_over)] if hand_over is not None and strategies.stage(hardware) else []
+    callbacks += [HandOver(hand_over, steps)] if hand_over is not None and strategies.stage(hardware) else []
     callbacks += [GatherHead()] if strategies.stage(hardware) == 3 else []
     trainer = _trainer(recipe, hardware, folder, batches.accumulation, steps, callbacks)
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), finishing():
         # Lightning advises worker processes and a validation loop; the batches are built in microseconds and scored later
         warnings.filterwarnings("ignore", module="lightning")
         try:
             trainer.fit(module, MixtureData(batches), ckpt_path=folder / CHECKPOINT if done else None, weights_only=True)
-        except SystemExit as stop:  # what Lightning makes of Ctrl-C (exit code 1) and of SIGTERM (exit code 0)
-            raise KeyboardInterrupt from stop
+        except SystemExit as stop:  # what Lightning makes of Ctrl-C (exit code 1), and of SIGTERM before its first batch
+            if asked() is None:
+                raise KeyboardInterrupt from stop
+    _leave(journal, steps)
     if recipe.lora.rank:
         adapters.merge(model)
     model.eval()
@@ -171,6 +178,21 @@ def begin(folder: Path, hardware: Hardware, steps: int) -> int:
     return done
 
 
+def _leave(journal: Journal, steps: int) -> None:
+    """Raises: ToBeContinued when a signal asked the process, or one of its fellow ranks, to end."""
+    if asked() is None and journal.left is None:
+        return
+    where = "before its next step" if journal.left is None else f"after step {journal.left:,} of {steps:,}, which is kept"
+    raise ToBeContinued(f"fine-tuning stopped on {asked() or 'a signal'} {where}: the same command continues it.")
+
+
+def _plugins(hardware: Hardware) -> list[Any]:
+    # named, for under Slurm Lightning would requeue the job by itself and take the ranks from srun
+    environment = TorchElasticEnvironment() if strategies.world_size(hardware) > 1 else LightningEnvironment()
+    # DeepSpeed writes its checkpoints itself
+    return [environment] if strategies.stage(hardware) else [environment, InPlace()]
+
+
 def _trainer(
     recipe: Finetune, hardware: Hardware, folder: Path, accumulation: int, steps: int, callbacks: list[Callback]
 ) -> pl.Trainer:
@@ -186,7 +208,7 @@ def _trainer(
         accumulate_grad_batches=accumulation,
         gradient_clip_val=recipe.clip_norm,
         callbacks=callbacks,
-        plugins=[] if strategies.stage(hardware) else [InPlace()],  # DeepSpeed writes its checkpoints itself
+        plugins=_plugins(hardware),
         logger=False,
         enable_checkpointing=False,
         enable_progress_bar=False,
