@@ -84,7 +84,8 @@ def _logits(model: CausalLM, dtype: torch.dtype) -> Tensor:
     """What the model says to `probe` when its weights are rounded to ``dtype``."""
     model.eval()
     with rounded(model, dtype):
-        return model(probe(model.vocab_size).to(model.device)).float().cpu()
+        out: Tensor = model(probe(model.vocab_size).to(model.device))
+    return out.float().cpu()
 
 
 def _verify(folder: Path, written: Mapping[str, str], expected: Tensor, tolerance: float) -> None:

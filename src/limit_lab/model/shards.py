@@ -18,8 +18,8 @@ from limit_lab.errors import ModelError
 
 #: What safetensors calls the types that weights are exported as.
 TYPES = {torch.float32: "F32", torch.bfloat16: "BF16", torch.float16: "F16"}
-#: The files that hold the weights of an exported folder.
-FILES = ("model*.safetensors", "model.safetensors.index.json")
+#: What says in which file each weight lies.
+INDEX = "model.safetensors.index.json"
 #: Bytes of one file of weights where nothing else is asked.
 SHARD_BYTES = 5 * 2**30
 
@@ -65,7 +65,7 @@ def write(weights: Weights, folder: Path, dtype: torch.dtype, *, shard_bytes: in
     if split.is_sharded:
         metadata = {"total_parameters": sum(map(math.prod, shapes.values())), **split.metadata}
         index = {"metadata": metadata, "weight_map": split.tensor_to_filename}
-        store.write_text(folder / FILES[1], json.dumps(index, indent=2, sort_keys=True) + "\n")
+        store.write_text(folder / INDEX, json.dumps(index, indent=2, sort_keys=True) + "\n")
     return written
 
 
@@ -75,7 +75,7 @@ def _file(path: Path, weights: Weights, shapes: Mapping[str, tuple[int, ...]], n
     with store.writing(path), path.open("wb") as file:
         _put(file, digest, _header(ordered, shapes, dtype))
         for name in ordered:
-            _put(file, digest, memoryview(_values(weights.read(name), name, shapes[name], dtype).numpy()))
+            _put(file, digest, _values(weights.read(name), name, shapes[name], dtype).numpy().data)
         file.flush()
         os.fsync(file.fileno())
     return digest.hexdigest()
