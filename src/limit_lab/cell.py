@@ -246,7 +246,7 @@ def _trained(study: Study, folder: Path, mark: Mapping[str, str], begin: Begin, 
 
     base, tokenizer = base_folder(study), tokenizer_of(study)
     mixed = mix_rows(study, tokenizer)
-    beside = handover.texts(study, tokenizer)
+    beside = {**handover.texts(study, tokenizer), "README.md": _readme(study, mixed.card, mark)}
 
     def work(place: Path) -> dict[str, Any]:
         return _finetune(study, mixed, base, beside, folder, mark, place, begin(), onward)
@@ -280,7 +280,7 @@ def _finetune(
             outcome = train(
                 model, mixed.documents, how, study.hardware, state, seed=seed, progress=move, keep=keep, watch=watch
             )
-            _export(study, model, base, place / "model", mixed.card, beside, mark)
+            _export(study, model, base, place / "model", beside)
         if not staying:
             (own / "checkpoint.ckpt").unlink(missing_ok=True)
         return outcome
@@ -292,33 +292,25 @@ def _finetune(
     return {"card": mixed.card, "finetune": outcome, "weights": {file.name: store.sha256(file) for file in files}}
 
 
-def _export(
-    study: Study,
-    model: CausalLM,
-    base: Path,
-    place: Path,
-    card: Mapping[str, Any],
-    beside: Mapping[str, str],
-    mark: Mapping[str, str],
-) -> None:
-    """Write what was trained with all that goes along."""
-    import torch
-
+def _readme(study: Study, card: Mapping[str, Any], mark: Mapping[str, str]) -> str:
+    """The model card of the export."""
     from limit_lab import model_card
     from limit_lab.model.bases import verified
+
+    known = verified(study)
+    return model_card.written(
+        study, card, fingerprint=mark["cell"], verified=known, command=command(), provenance=provenance.collect()
+    )
+
+
+def _export(study: Study, model: CausalLM, base: Path, place: Path, beside: Mapping[str, str]) -> None:
+    """Write what was trained, with the texts ``beside`` it."""
+    import torch
+
     from limit_lab.model.export import export
 
-    text = model_card.written(
-        study,
-        card,
-        fingerprint=mark["cell"],
-        verified=verified(study),
-        command=command(),
-        provenance=provenance.collect(),
-    )
     dtype = torch.bfloat16 if study.export.dtype == "bf16" else torch.float32
-    shard = int(study.export.shard_gib * 2**30)
-    export(model, base, place, card=text, more=beside, dtype=dtype, shard_bytes=shard)
+    export(model, base, place, beside=beside, dtype=dtype, shard_bytes=int(study.export.shard_gib * 2**30))
 
 
 def _watch(study: Study, mixed: Mixed) -> Watch:

@@ -122,9 +122,11 @@ def _licences(study: Study) -> str:
     listed = "\n".join(f"- {name}: {licence}" for name, licence in every.items())
     forbidding = [name for name, licence in every.items() if noncommercial(licence)]
     silent = [name for name, licence in every.items() if licence == UNSTATED]
-    said = [f"**Not for commercial use**: {_and(forbidding)} {'is' if len(forbidding) == 1 else 'are'} licensed so."]
-    said = said if forbidding else []
-    said += [f"Nobody stated a licence for {_and(silent)}: ask before you pass these weights on."] if silent else []
+    said = []
+    if forbidding:
+        said.append(f"**Not for commercial use**: {_and(forbidding)} {'is' if len(forbidding) == 1 else 'are'} licensed so.")
+    if silent:
+        said.append(f"Nobody stated a licence for {_and(silent)}: ask before you pass these weights on.")
     return "\n\n".join(["## Licences", listed, *said])
 
 

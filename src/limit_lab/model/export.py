@@ -30,15 +30,14 @@ def export(
     tokenizer_folder: Path,
     folder: Path,
     *,
-    card: str,
-    more: Mapping[str, str] | None = None,
+    beside: Mapping[str, str],
     dtype: torch.dtype = torch.float32,
     shard_bytes: int = SHARD_BYTES,
     weights: Weights | None = None,
     expected: Tensor | None = None,
     tolerance: float = TOLERANCE,
 ) -> dict[str, str]:
-    """Write weights, config.json, tokenizer, README.md (``card``) and ``more`` files to ``folder``, replacing what was there.
+    """Write weights, config.json, tokenizer and the texts ``beside`` them (by name) to ``folder``, replacing what was there.
 
     Weights that do not lie in ``model`` are read from ``weights``, and then ``expected`` holds the logits that they give for
     `probe`, float32 [1, 32, vocab_size]. Returns the SHA-256 of each file of weights. Raises: ModelError when a weight is not
@@ -50,7 +49,7 @@ def export(
     try:
         model.write_config(partial, dtype)
         written = write(weights or InMemory(model.weights()), partial, dtype, shard_bytes=shard_bytes)
-        _beside(tokenizer_folder, partial, {**(more or {}), "README.md": card})
+        _beside(tokenizer_folder, partial, beside)
         _verify(partial, written, _logits(model, dtype) if expected is None else expected, tolerance)
     except BaseException:
         shutil.rmtree(partial, ignore_errors=True)
