@@ -162,7 +162,7 @@ class HuggingFaceLM(CausalLM):
 
     def write_config(self, folder: Path, dtype: torch.dtype) -> None:
         config = copy.deepcopy(self.network.config)
-        config.dtype, config.architectures = str(dtype).removeprefix("torch."), [type(self.network).__name__]
+        config.update({"dtype": str(dtype).removeprefix("torch."), "architectures": [type(self.network).__name__]})
         with _quiet():
             config.save_pretrained(str(folder))
 
