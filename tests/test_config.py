@@ -171,6 +171,10 @@ def test_the_unchanged_ones_are_allowed() -> None:
         (finetune(learning_rate=0.0), "finetune.learning_rate=0.0 must be above 0"),
         (finetune(clip_norm=-1.0), "finetune.clip_norm=-1.0 must be above 0"),
         (finetune(max_seq_tokens=7), "finetune.max_seq_tokens=7 leaves no room"),
+        (lambda: Export(dtype="fp16"), "export.dtype='fp16' is unknown; known: bf16, float32"),
+        (lambda: Export(keep="none"), "export.keep='none' is unknown; known: all, export, records"),
+        (lambda: Export(shard_gib=0), "export.shard_gib=0 holds no weight"),
+        (lambda: Export(push="mine"), "export.push=mine names no repository of the Hugging Face Hub: write it as owner/name"),
         (lambda: Hardware(name="h", micro_batch="8"), "hardware.micro_batch='8' is no batch"),
         (lambda: Hardware(name="h", accelerator="tpu"), "hardware.accelerator='tpu' is unknown"),
         (lambda: Hardware(name="h", devices=2), "strategy=single uses one device, but hardware.devices=2"),
@@ -220,6 +224,7 @@ def test_a_contradiction_is_one_sentence(make: Callable[[], object], said: str) 
         predicate(kind="keeps", over="none"),
         lambda: Hardware(name="h", devices=8, nodes=2, strategy="zero3"),
         lambda: Source(kind="file", file="rows.jsonl"),
+        lambda: Export(push="me/mine-*", keep="records"),
         lambda: task(type="schema", template=False),
     ],
 )

@@ -36,7 +36,7 @@ LAYERS = (
     ("mixture", "finetune", "gauntlet", "judge", "microworld"),
     ("preflight",),
     ("mixtures", "plan", "report", "frozen", "dashboard"),
-    ("grid", "kept", "trainings"),
+    ("grid", "kept", "trainings", "model_card", "handover"),
     ("cell",),
     ("side_by_side", "status", "diff", "jobs"),
     ("sweep",),

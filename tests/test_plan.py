@@ -245,3 +245,19 @@ def test_an_axis_that_only_asks_otherwise_is_refused(tmp_path: Path, user: Path)
 def test_visible_devices_limit_what_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     assert preflight.gpus() == 0
+
+
+def test_disk_follows_what_is_kept() -> None:
+    grid = ["+grid=sample_sizes", "model.path=null"]
+    found = {
+        keep: cells(compose([*grid, f"export.keep={keep}"]), [*grid, f"export.keep={keep}"]) for keep in ("records", "export")
+    }
+    disk = {keep: estimate.study_gib(own) for keep, own in found.items()}
+    one = found["export"][-1]
+    trained = [cell for cell in estimate.distinct(found["export"]) if cell.mixture.samples]
+    assert estimate.kept_gib(one) == pytest.approx(2 * 6.649e9 / 2**30)
+    assert disk["records"] == estimate.disk_gib(one)  # the one that is being made
+    assert disk["export"] - disk["records"] == pytest.approx((len(trained) - 1) * estimate.kept_gib(one))
+    everything = compose([*grid, "export.keep=all"])
+    assert estimate.kept_gib(everything) - estimate.kept_gib(one) == pytest.approx(14 * 6.649e9 / 2**30)
+    assert f"bf16, keep=all: {estimate.kept_gib(everything):.2f} GiB stay" in plan.describe([everything])

@@ -6,12 +6,13 @@ import contextlib
 import shlex
 import sys
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from limit_lab import provenance, recipe, store, trainings
-from limit_lab.config import NUMERICS, Study
+from limit_lab import handover, provenance, recipe, store, trainings
+from limit_lab.config import NUMERICS, Export, Study
 from limit_lab.errors import BusyError, DataError, LimitLabError
 from limit_lab.fingerprints import fingerprint, plain, stated
 from limit_lab.progress import Move, Stages, by_part
@@ -38,6 +39,7 @@ def identity(study: Study) -> dict[str, Any]:
     from limit_lab.model.bases import base_folder, content
 
     seed = study.microworld.seed
+    rounded = study.mixture.samples and study.export.dtype != Export().dtype
     return {
         "numerics": NUMERICS,
         "base": content(base_folder(study)),
@@ -47,7 +49,7 @@ def identity(study: Study) -> dict[str, Any]:
         "prompt": template(study.prompt.format),
         "recipe": recipe.identity(study.finetune) if study.mixture.samples else None,
         "seeds": plain(study.seeds) if study.mixture.samples else None,
-    }
+    } | ({"export": study.export.dtype} if rounded else {})
 
 
 def folder_of(study: Study) -> Path:
@@ -84,12 +86,50 @@ def complete(study: Study) -> bool:
     if not finished(study):
         return False
     folder, mark = folder_of(study), {"cell": fingerprint(identity(study))}
-    stages = [
-        (folder / "gauntlet" / prompting, _gauntlet_inputs(study, mark, prompting)) for prompting in study.gauntlet.prompting
-    ]
-    stages += [(folder / "answers", _answers_inputs(study, mark))]
-    stages += [(folder / "export", mark)] if study.mixture.samples else []
-    return all(store.done(place, inputs) for place, inputs in stages)
+    exported = store.done(folder / "export", mark) if study.mixture.samples else True
+    return exported and not _waiting(study, folder, mark)
+
+
+def settled(study: Study) -> bool:
+    """Whether the cell is complete, and its weights pushed and removed where ``export`` says so. Raises: DataError."""
+    return complete(study) and handover.settled(study, folder_of(study), {"cell": fingerprint(identity(study))})
+
+
+def require_weights(study: Study) -> None:
+    """Raises: DataError when weights that were not kept would be read by what is left to do."""
+    folder, mark = folder_of(study), {"cell": fingerprint(identity(study))}
+    if not (study.mixture.samples and handover.missing(folder)):
+        return
+    pushed = handover.settled(replace(study, export=replace(study.export, keep="export")), folder, mark)
+    handover.require(folder, _waiting(study, folder, mark) + ([] if pushed else ["export.push"]))
+
+
+def _waiting(study: Study, folder: Path, mark: Mapping[str, str]) -> list[str]:
+    """What is asked of the cell's model and not done, in words. Raises: DataError when a file of it is gone."""
+    asked_of = {
+        f"gauntlet={study.gauntlet.name} ({prompting})": (
+            folder / "gauntlet" / prompting,
+            _gauntlet_inputs(study, mark, prompting),
+        )
+        for prompting in study.gauntlet.prompting
+    }
+    asked_of["the answers"] = (folder / "answers", _answers_inputs(study, mark))
+    return [name for name, (place, inputs) in asked_of.items() if not store.done(place, inputs)]
+
+
+def hand_over(study: Study) -> Path:
+    """The folder of the cell's weights, whole, and pushed where ``export.push`` says so; trains nothing.
+
+    Raises: DataError when they are not there or damaged; ModelError when the Hub does not take them.
+    """
+    folder, mark = folder_of(study), {"cell": fingerprint(identity(study))}
+    if study.mixture.samples:
+        if not store.done(folder / "export", mark):
+            raise DataError(f"{folder / 'export'} is not there yet: run the same command with do=study first.")
+        handover.require(folder, ["do=export"])
+        with store.locked(folder, wait=False):
+            handover.push(study, folder, mark)
+    return model_folder(study)
 
 
 def model_folder(study: Study) -> Path:
@@ -151,6 +191,7 @@ def _make(study: Study, number: int, of: int, progress: Stages, onward: bool) ->
 
     folder = folder_of(study)
     with store.locked(folder, wait=False):
+        require_weights(study)
         print(f"cell {number}/{of}  {folder.name}", flush=True)
         if not finished(study):  # an older summary would stand for records that are about to be replaced
             (folder / "summary.json").unlink(missing_ok=True)
@@ -188,6 +229,7 @@ def _make(study: Study, number: int, of: int, progress: Stages, onward: bool) ->
             "provenance": provenance.collect(),
         }
         store.write_json(folder / "summary.json", summary)
+        handover.settle(study, folder, mark)
 
 
 def _no_card(study: Study) -> dict[str, Any]:
@@ -202,39 +244,73 @@ def _trained(study: Study, folder: Path, mark: Mapping[str, str], begin: Begin, 
     from limit_lab.mixture.mix import mix as mix_rows
     from limit_lab.model.bases import base_folder, tokenizer_of
 
-    base = base_folder(study)
-    mixed = mix_rows(study, tokenizer_of(study))
+    base, tokenizer = base_folder(study), tokenizer_of(study)
+    mixed = mix_rows(study, tokenizer)
+    beside = {**handover.texts(study, tokenizer), "README.md": _readme(study, mixed.card, mark)}
 
     def work(place: Path) -> dict[str, Any]:
-        return _finetune(study, mixed, base, folder, mark, place, begin(), onward)
+        return _finetune(study, mixed, base, beside, folder, mark, place, begin(), onward)
 
     return store.stage(folder / "export", mark, work)
 
 
 def _finetune(
-    study: Study, mixed: Mixed, base: Path, folder: Path, mark: Mapping[str, str], place: Path, move: Move, onward: bool
+    study: Study,
+    mixed: Mixed,
+    base: Path,
+    beside: Mapping[str, str],
+    folder: Path,
+    mark: Mapping[str, str],
+    place: Path,
+    move: Move,
+    onward: bool,
 ) -> dict[str, Any]:
     from limit_lab.finetune.train import train
-    from limit_lab.model.export import export as export_model
     from limit_lab.model.loading import load_model
 
     how, seed, model = study.finetune, study.seeds.training, load_model(base)
+    staying = study.export.keep == "all"
 
     def work(own: Path) -> dict[str, Any]:
         length = how.export or how.duration
         print(f"  finetune: {mixed.card['documents']:,} documents, {mixed.card['tokens']:,} tokens, {length}")
         watch = _watch(study, mixed)
         with trainings.opened(study, identity(study), own) as state:
+            keep = onward or staying
             outcome = train(
-                model, mixed.documents, how, study.hardware, state, seed=seed, progress=move, keep=onward, watch=watch
+                model, mixed.documents, how, study.hardware, state, seed=seed, progress=move, keep=keep, watch=watch
             )
-            export_model(model, base, place / "model", card=_model_card(study, mixed.card))
-        (own / "checkpoint.ckpt").unlink(missing_ok=True)
+            _export(study, model, base, place / "model", beside)
+        if not staying:
+            (own / "checkpoint.ckpt").unlink(missing_ok=True)
         return outcome
 
     if not (place / "model").is_dir():  # a training whose export was deleted has to be done again
         (folder / "finetune" / "manifest.json").unlink(missing_ok=True)
-    return {"card": mixed.card, "finetune": store.stage(folder / "finetune", mark, work)}
+    outcome = store.stage(folder / "finetune", mark, work)
+    files = sorted((place / "model").glob("*.safetensors"))
+    return {"card": mixed.card, "finetune": outcome, "weights": {file.name: store.sha256(file) for file in files}}
+
+
+def _readme(study: Study, card: Mapping[str, Any], mark: Mapping[str, str]) -> str:
+    """The model card of the export."""
+    from limit_lab import model_card
+    from limit_lab.model.bases import verified
+
+    known = verified(study)
+    return model_card.written(
+        study, card, fingerprint=mark["cell"], verified=known, command=command(), provenance=provenance.collect()
+    )
+
+
+def _export(study: Study, model: CausalLM, base: Path, place: Path, beside: Mapping[str, str]) -> None:
+    """Write what was trained, with the texts ``beside`` it."""
+    import torch
+
+    from limit_lab.model.export import export
+
+    dtype = torch.bfloat16 if study.export.dtype == "bf16" else torch.float32
+    export(model, base, place, beside=beside, dtype=dtype, shard_bytes=int(study.export.shard_gib * 2**30))
 
 
 def _watch(study: Study, mixed: Mixed) -> Watch:
@@ -253,11 +329,6 @@ def _watch(study: Study, mixed: Mixed) -> Watch:
         asked = [row["prompt"] for row in open_prompts(study)[:SAMPLES]]
         prompts = Prompts(ids=[prompt_ids(tokenizer, text, study.prompt.format) for text in asked], tokenizer=tokenizer)
     return Watch(shape=shape_of(study.model), held_out=mixed.held_out, prompts=prompts)
-
-
-def _model_card(study: Study, card: Mapping[str, Any]) -> str:
-    sources = "\n".join(f"- {name}: {one['kept']} samples, licence: {one['licence']}" for name, one in card["sources"].items())
-    return f"# {study.model.title} fine-tuned on {study.mixture.name}\n\nPrompt format: {study.prompt.format}\n\n{sources}\n"
 
 
 def _evaluated(study: Study) -> CausalLM:

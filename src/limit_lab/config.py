@@ -110,6 +110,7 @@ class Model:
     init_seed: int = 0
     tied: bool = True  # the embedding is also the projection onto the vocabulary
     parameters: float | None = None  # published count; weights under this name must have the stated shape
+    licence: str = field(default="not stated", metadata=ADDED)  # of the weights
     gone: str | None = None  # why the public weights cannot be fetched, with the remedy
 
     def __post_init__(self) -> None:
@@ -154,6 +155,32 @@ class Prompt:
     """The format that shapes every instruction, in training, answering and judging."""
 
     format: str = "alpaca"
+
+
+@dataclass(kw_only=True)
+class Export:
+    """How fine-tuned weights are handed over. Only ``dtype`` changes a result, because what is exported is evaluated."""
+
+    dtype: str = "float32"  # float32 | bf16
+    shard_gib: float = 5.0  # largest file of weights
+    keep: str = (
+        "export"  # once a cell is evaluated. records: no weights | export: those exported | all: the last checkpoint too
+    )
+    push: str | None = None  # owner/name on the Hugging Face Hub, sent there once evaluated; * stands for the cell's id
+    public: bool = False  # whether anybody may see a repository that push creates
+
+    def __post_init__(self) -> None:
+        one_of("export.dtype", self.dtype, ("float32", "bf16"))
+        one_of("export.keep", self.keep, ("records", "export", "all"))
+        if self.shard_gib <= 0:
+            raise ConfigError(f"export.shard_gib={self.shard_gib} holds no weight: use more than 0, such as 5.")
+        if self.push is not None and not re.fullmatch(r"[\w.-]+/[\w.*-]+", self.push):
+            raise ConfigError(f"export.push={self.push} names no repository of the Hugging Face Hub: write it as owner/name.")
+
+    @property
+    def parameter_bytes(self) -> int:
+        """Bytes that an exported parameter takes."""
+        return 2 if self.dtype == "bf16" else 4
 
 
 @dataclass(kw_only=True)
@@ -411,6 +438,7 @@ class Study:
     model: Model = MISSING
     prompt: Prompt = field(default_factory=Prompt)
     finetune: Finetune = MISSING
+    export: Export = field(default_factory=Export, metadata=ADDED)
     hardware: Hardware = MISSING
     gauntlet: Gauntlet = MISSING
     answers: Answers = MISSING

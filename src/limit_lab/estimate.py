@@ -57,6 +57,7 @@ def distinct(cells: Sequence[Study]) -> list[Study]:
     seen: dict[str, Study] = {}
     for study in cells:
         values = {name: node for name, node in plain(study).items() if name not in AROUND}
+        values["export"] = study.export.dtype if study.mixture.samples else None
         if not study.mixture.samples:
             values |= {"finetune": None, "seeds": None}
         seen.setdefault(fingerprint(values), study)
@@ -197,17 +198,34 @@ def disk_gib(study: Study) -> float:
     """Disk of one cell at its fullest: two resume checkpoints (the last, one being written) and the exported weights."""
     if not study.mixture.samples:
         return 0.0
-    every = shape_of(study.model).parameters
-    sharded = study.hardware.strategy == "zero3"
-    weights, exported = (6.0, 2.0) if sharded else (4.0, 4.0)
-    held = learning(study) if study.finetune.lora.rank else every  # with LoRA a checkpoint holds the adapters only
-    return (2 * (weights + _moments(study)) * held + exported * every) / GIB
+    return 2 * _checkpoint_gib(study) + _exported_gib(study)
+
+
+def kept_gib(study: Study) -> float:
+    """Disk of one cell once it is evaluated, by ``export.keep``: no weights, those exported, or the last checkpoint too."""
+    if not study.mixture.samples or study.export.keep == "records":
+        return 0.0
+    return _exported_gib(study) + (_checkpoint_gib(study) if study.export.keep == "all" else 0.0)
+
+
+def _exported_gib(study: Study) -> float:
+    return study.export.parameter_bytes * shape_of(study.model).parameters / GIB
+
+
+def _checkpoint_gib(study: Study) -> float:
+    """Weights, master weights and moments of what is learnt; with LoRA a checkpoint holds the adapters only."""
+    weights = 6.0 if study.hardware.strategy == "zero3" else 4.0
+    held = learning(study) if study.finetune.lora.rank else shape_of(study.model).parameters
+    return (weights + _moments(study)) * held / GIB
 
 
 def study_gib(cells: Sequence[Study], bases: Sequence[Study] = ()) -> float:
-    """Disk of all cells and of the worlds' ``bases`` that are made first, each at its fullest."""
-    made = sum((2 * 12.0 + 2.0) * shape_of(study.model).parameters / GIB for study in bases)
-    return made + sum(disk_gib(cell) for cell in distinct(cells))
+    """Disk of a study at its fullest: what the worlds' ``bases`` and all cells keep, and what those need more that are made
+    at the same time (``hardware.cells``; all of them where that is null).
+    """
+    made, cells = sum((2 * 12.0 + 2.0) * shape_of(study.model).parameters / GIB for study in bases), distinct(cells)
+    passing = sorted((disk_gib(cell) - kept_gib(cell) for cell in cells), reverse=True)
+    return made + sum(map(kept_gib, cells)) + sum(passing[: cells[-1].hardware.cells or len(cells)])
 
 
 def host_gib(study: Study) -> float:

@@ -45,7 +45,7 @@ VERBS = {
     "report": "write the page again from what is recorded",
     "diff": "what differs between the cells diff.left and diff.right, and by how much; writes nothing",
     "dashboard": "write the study's Weights & Biases workspace, and publish it where tracking=wandb has a key",
-    "export": "fine-tune if needed and write plain Hugging Face folders",
+    "export": "print the Hugging Face folders of finished cells, and push them where export.push names a repository",
     "mix": "draw, tokenise and pack the mixtures, and write their cards",
     "pretrain_micro": "pretrain the base model of the embedded world again",
 }

@@ -16,6 +16,7 @@ from limit_lab.estimate import (
     distinct,
     gauntlet_rows,
     host_gib,
+    kept_gib,
     learning,
     memory,
     pairs,
@@ -171,6 +172,7 @@ def _machine_lines(study: Study) -> list[tuple[str, str]]:
         ),
         ("GiB", f"{held.total:.2f} a device: {terms}, activations at most {held.activations:.2f}"),
         ("host", f"~{host_gib(study):.1f} GiB of memory, {disk_gib(study):.2f} GiB of disk"),
+        ("export", f"{study.export.dtype}, keep={study.export.keep}: {kept_gib(study):.2f} GiB stay"),
         ("time", _stage_times(study)),
     ]
 

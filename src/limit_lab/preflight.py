@@ -33,7 +33,7 @@ def problems(cells: Sequence[Study]) -> list[str]:
         alike.setdefault(fingerprint([getattr(cell, node) for node in LOOKED_AT]), []).append(cell)
     found = [problem for own in alike.values() for problem in _alike(own)]
     found += [*_sizes(cells), *_tracking(cells[-1]), *_runs(cells), *_steps(cells), *_asked_alike(cells[-1])]
-    found += [*_lora(cells), *_launch(cells[-1])]
+    found += [*_lora(cells), *_launch(cells[-1]), *_push(cells)]
     return list(dict.fromkeys(found))
 
 
@@ -292,6 +292,15 @@ def _tracking(study: Study) -> Iterator[str]:
         if importlib.util.find_spec("wandb") is None:
             yield "tracking=wandb needs wandb, which is not installed: pip install wandb, or use tracking=none."
         yield from _refusal(partial(tracking.connect, study.tracking, Path(study.runs)))
+
+
+def _push(cells: Sequence[Study]) -> Iterator[str]:
+    pushed = [cell.export.push for cell in estimate.distinct(cells) if cell.mixture.samples and cell.export.push is not None]
+    for name in dict.fromkeys(pushed):
+        if (count := pushed.count(name)) > 1 and "*" not in name:
+            yield f"export.push={name} would take {count} cells, each over the one before: write {name}-* (* is the cell's id)."
+        if (reason := hub.refusal()) is not None:
+            yield f"export.push={name}: {reason}"
 
 
 def _runs(cells: Sequence[Study]) -> Iterator[str]:

@@ -38,6 +38,8 @@ def make(cells: Sequence[Study], tracker: Tracker) -> list[str]:
         failed = _bases(bases, progress)
         able = [(at, study) for at, study in numbered if _has_base(study)]
         waiting = [(at, study) for at, study in able if not _done(study)]
+        for _, study in waiting:
+            cell.require_weights(study)
         # training seeds change nothing of what is read
         for study in {fingerprint({**plain(study), "seeds": study.seeds.subset}): study for _, study in waiting}.values():
             cell.ready(study)
@@ -116,7 +118,7 @@ def _trainings(waiting: Sequence[Numbered]) -> dict[str, list[Numbered]]:
 def _done(study: Study) -> bool:
     """Whether nothing is left to do; a cell with damaged stages is made, which says what is damaged."""
     try:
-        return cell.complete(study)
+        return cell.settled(study)
     except DataError:
         return False
 

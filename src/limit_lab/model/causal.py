@@ -85,8 +85,12 @@ class CausalLM(nn.Module, ABC):
         """What freezing the embeddings freezes: embedding and vocabulary projection, once where they are tied."""
 
     @abstractmethod
-    def write(self, folder: Path, dtype: torch.dtype) -> None:
-        """Write config.json and the weights as ``dtype`` in transformers' layout to an existing ``folder``."""
+    def weights(self) -> dict[str, Tensor]:
+        """What an export holds, under the names of transformers' layout: the parameters themselves, tied ones once."""
+
+    @abstractmethod
+    def write_config(self, folder: Path, dtype: torch.dtype) -> None:
+        """Write the config.json of weights that are exported as ``dtype`` to an existing ``folder``; needs no weight."""
 
     def forward(self, ids: Tensor, *, document: Tensor | None = None) -> Tensor:
         """Vocabulary scores at every position, [batch, tokens, vocab_size]."""
