@@ -37,6 +37,8 @@ LAYERS = (
     ("preflight",),
     ("mixtures", "plan", "report", "frozen", "dashboard"),
     ("grid", "kept", "trainings", "model_card", "handover"),
+    ("fine_tuning",),
+    ("ranks",),
     ("cell",),
     ("side_by_side", "status", "diff", "jobs"),
     ("sweep",),

@@ -11,23 +11,20 @@ from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from limit_lab import handover, provenance, recipe, store, trainings
+from limit_lab import fine_tuning, handover, provenance, recipe, store, trainings
 from limit_lab.config import NUMERICS, Export, Study
 from limit_lab.errors import BusyError, DataError, LimitLabError
+from limit_lab.fine_tuning import Places
 from limit_lab.fingerprints import fingerprint, plain, stated
 from limit_lab.progress import Move, Stages, by_part
 from limit_lab.prompt import prompt_ids, template
 
 if TYPE_CHECKING:
-    from limit_lab.finetune.observe import Watch
     from limit_lab.mixture.mix import Mixed
     from limit_lab.model.causal import CausalLM
 
 #: Where a cell's folder says why it failed.
 FAILED = "failed.json"
-
-#: Prompts that are answered on the way through a training.
-SAMPLES = 3
 
 #: Starts a stage's progress.
 Begin = Callable[[], Move]
@@ -242,14 +239,14 @@ def _trained(study: Study, folder: Path, mark: Mapping[str, str], begin: Begin, 
         outputs: dict[str, Any] = store.read_json(folder / "export" / "manifest.json")["outputs"]
         return outputs
     from limit_lab.mixture.mix import mix as mix_rows
-    from limit_lab.model.bases import base_folder, tokenizer_of
+    from limit_lab.model.bases import tokenizer_of
 
-    base, tokenizer = base_folder(study), tokenizer_of(study)
+    tokenizer = tokenizer_of(study)
     mixed = mix_rows(study, tokenizer)
     beside = {**handover.texts(study, tokenizer), "README.md": _readme(study, mixed.card, mark)}
 
     def work(place: Path) -> dict[str, Any]:
-        return _finetune(study, mixed, base, beside, folder, mark, place, begin(), onward)
+        return _finetune(study, mixed, beside, folder, mark, place, begin(), onward)
 
     return store.stage(folder / "export", mark, work)
 
@@ -257,7 +254,6 @@ def _trained(study: Study, folder: Path, mark: Mapping[str, str], begin: Begin, 
 def _finetune(
     study: Study,
     mixed: Mixed,
-    base: Path,
     beside: Mapping[str, str],
     folder: Path,
     mark: Mapping[str, str],
@@ -265,24 +261,19 @@ def _finetune(
     move: Move,
     onward: bool,
 ) -> dict[str, Any]:
-    from limit_lab.finetune.train import train
-    from limit_lab.model.loading import load_model
-
-    how, seed, model = study.finetune, study.seeds.training, load_model(base)
-    staying = study.export.keep == "all"
+    how, staying = study.finetune, study.export.keep == "all"
 
     def work(own: Path) -> dict[str, Any]:
-        length = how.export or how.duration
-        print(f"  finetune: {mixed.card['documents']:,} documents, {mixed.card['tokens']:,} tokens, {length}")
-        watch = _watch(study, mixed)
+        from limit_lab.finetune import checkpoint
+
+        print(
+            f"  finetune: {mixed.card['documents']:,} documents, {mixed.card['tokens']:,} tokens, {how.export or how.duration}"
+        )
         with trainings.opened(study, identity(study), own) as state:
-            keep = onward or staying
-            outcome = train(
-                model, mixed.documents, how, study.hardware, state, seed=seed, progress=move, keep=keep, watch=watch
-            )
-            _export(study, model, base, place / "model", beside)
+            places = Places(state=state, export=place / "model", beside=beside, keep=onward or staying)
+            outcome = fine_tuning.run(study, mixed, places, move)
         if not staying:
-            (own / "checkpoint.ckpt").unlink(missing_ok=True)
+            checkpoint.remove(own)
         return outcome
 
     if not (place / "model").is_dir():  # a training whose export was deleted has to be done again
@@ -301,34 +292,6 @@ def _readme(study: Study, card: Mapping[str, Any], mark: Mapping[str, str]) -> s
     return model_card.written(
         study, card, fingerprint=mark["cell"], verified=known, command=command(), provenance=provenance.collect()
     )
-
-
-def _export(study: Study, model: CausalLM, base: Path, place: Path, beside: Mapping[str, str]) -> None:
-    """Write what was trained, with the texts ``beside`` it."""
-    import torch
-
-    from limit_lab.model.export import export
-
-    dtype = torch.bfloat16 if study.export.dtype == "bf16" else torch.float32
-    export(model, base, place, beside=beside, dtype=dtype, shard_bytes=int(study.export.shard_gib * 2**30))
-
-
-def _watch(study: Study, mixed: Mixed) -> Watch:
-    """What the training is watched with; says which source has too few rows left to hold out."""
-    from limit_lab.finetune.observe import Prompts, Watch
-    from limit_lab.model.bases import open_prompts, tokenizer_of
-    from limit_lab.shapes import shape_of
-
-    wanted = study.finetune.held_out
-    for source, own in mixed.held_out.items():
-        if len(own) < wanted:
-            print(f"  held out: {len(own)} of {wanted} documents of {source}, which has no more rows that fit", flush=True)
-    prompts = None
-    if study.finetune.samples_every_steps:
-        tokenizer = tokenizer_of(study)
-        asked = [row["prompt"] for row in open_prompts(study)[:SAMPLES]]
-        prompts = Prompts(ids=[prompt_ids(tokenizer, text, study.prompt.format) for text in asked], tokenizer=tokenizer)
-    return Watch(shape=shape_of(study.model), held_out=mixed.held_out, prompts=prompts)
 
 
 def _evaluated(study: Study) -> CausalLM:

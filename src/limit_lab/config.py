@@ -192,6 +192,7 @@ class Hardware:
     devices: int = 1  # per node
     nodes: int = 1
     gpu_gib: float = 0.0
+    head: str | None = None  # HOST:PORT where several nodes meet; null: on the first of a Slurm job
     strategy: str = "single"  # single | ddp | zero1 | zero2 | zero3
     offload: str = "none"  # none | optimizer: ZeRO's master weights and moments in host memory
     sub_group_elements: int = 500_000_000  # ZeRO-3: weights updated at a time, whose float32 gradients exist at once
@@ -214,6 +215,8 @@ class Hardware:
         one_of("hardware.strategy", self.strategy, ("single", "ddp", "zero1", "zero2", "zero3"))
         one_of("hardware.offload", self.offload, ("none", "optimizer"))
         one_of("hardware.attention", self.attention, ("auto", "mask", "documents", "varlen", "flex"))
+        if self.head is not None and not re.fullmatch(r"[\w.-]+:\d+", self.head):
+            raise ConfigError(f"hardware.head={self.head} is no place to meet: write it as HOST:PORT.")
         if self.logits_at_once < 1:
             raise ConfigError(f"hardware.logits_at_once={self.logits_at_once} projects nothing: use 1 or more.")
         if self.threads is not None and self.threads < 1:

@@ -19,6 +19,10 @@ STATUS = 75
 SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
 
 
+#: The file by which a process that waits for ranks has them finish their step and end.
+LEAVE = "leave"
+
+
 class ToBeContinued(KeyboardInterrupt):
     """A scheduler's Ctrl-C: it passes everything that a failure would be recorded by."""
 

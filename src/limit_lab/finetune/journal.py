@@ -6,6 +6,7 @@ A loss, a gradient norm or weights that are not finite end it before they reach 
 from __future__ import annotations
 
 import math
+import signal
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -25,9 +26,6 @@ from limit_lab.shapes import Shape
 
 #: Called with the optimizer steps taken and to take.
 Progress = Callable[[int, int], None]
-
-#: The file by which the process that started the ranks has them finish their step and end.
-LEAVE = "leave"
 
 #: Documents of a batch that an error names.
 NAMED = 5
@@ -76,8 +74,14 @@ class Journal(Callback):
         return self.folder / "metrics.jsonl"
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Drop the records of steps that a resumed run will take again; hear signals, which Lightning has just taken over."""
-        interruption.listen()
+        """Drop the records of steps that a resumed run will take again; hear signals, which Lightning has just taken over.
+
+        A rank hears none: torchrun sends them when another rank has failed, and then there is nothing to finish.
+        """
+        if trainer.world_size == 1:
+            interruption.listen()
+        else:
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
         if trainer.is_global_zero:
             rows.cut(self.metrics, trainer.global_step)
         self.first = trainer.global_step
@@ -183,7 +187,7 @@ class Journal(Callback):
 def stop_now(trainer: pl.Trainer, folder: Path) -> bool:
     """Whether the training ends after this step: a signal asked this process, or the one that waits for its ranks."""
     asked = interruption.asked() is not None or (
-        trainer.world_size > 1 and trainer.is_global_zero and (folder / LEAVE).exists()
+        trainer.world_size > 1 and trainer.is_global_zero and (folder / interruption.LEAVE).exists()
     )
     return asked if trainer.world_size == 1 else strategies.total(trainer, torch.tensor(float(asked))) > 0
 

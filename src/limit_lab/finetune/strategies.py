@@ -166,7 +166,7 @@ def quiet_deepspeed() -> None:
 
 
 @contextmanager
-def whole(parameter: nn.Parameter) -> Iterator[Tensor]:
+def whole(parameter: Tensor) -> Iterator[Tensor]:
     """The values of one parameter wherever its pieces lie; every rank must ask for it."""
     if not _in_pieces(parameter):
         yield parameter.detach()
@@ -177,7 +177,7 @@ def whole(parameter: nn.Parameter) -> Iterator[Tensor]:
         yield parameter.detach()
 
 
-def master(parameter: nn.Parameter) -> Tensor:
+def master(parameter: Tensor) -> Tensor:
     """The float32 values of one parameter; under ZeRO its master copy, gathered, so every rank must ask for it."""
     if _in_pieces(parameter) or "_hp_mapping" in vars(parameter):  # None on a rank that holds no piece of it
         from deepspeed.utils import safe_get_full_fp32_param
@@ -189,7 +189,12 @@ def master(parameter: nn.Parameter) -> Tensor:
         return value.float().clone()
 
 
-def _in_pieces(parameter: nn.Parameter) -> bool:
+def whole_shape(parameter: Tensor) -> tuple[int, ...]:
+    """The shape of a parameter, wherever its pieces lie."""
+    return tuple(vars(parameter).get("ds_shape", parameter.shape))
+
+
+def _in_pieces(parameter: Tensor) -> bool:
     return "ds_id" in vars(parameter)
 
 

@@ -15,10 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
-
 from limit_lab import store
-from limit_lab.compose import typed
+from limit_lab.compose import restored
 from limit_lab.config import Study
 
 #: A cell with its number in the study.
@@ -63,14 +61,8 @@ def write(folder: Path, order: Order) -> None:
 def read(folder: Path) -> Order:
     """Raises: DataError when the order is missing or damaged."""
     found = store.read_json(folder / ORDER)
-    cells = [(number, _study(values)) for number, values in found["cells"]]
+    cells = [(number, restored(values)) for number, values in found["cells"]]
     return Order(name=found["name"], cells=cells, of=found["of"], arguments=found["arguments"])
-
-
-def _study(values: dict[str, Any]) -> Study:
-    merged = OmegaConf.merge(OmegaConf.structured(Study), values)
-    assert isinstance(merged, DictConfig)
-    return typed(merged)
 
 
 def command(folder: Path) -> list[str]:

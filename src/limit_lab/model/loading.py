@@ -102,6 +102,14 @@ def map_mpt(folder: Path) -> MPT:
     return model.requires_grad_(False).eval()
 
 
+def mpt_weights(folder: Path) -> tuple[MPTConfig, dict[str, torch.Tensor]]:
+    """An MPT's configuration, and its weights by name, which stay in the files. Raises: ModelError as `load_model` does."""
+    config, state = MPTConfig.from_hugging_face(config_of(folder)), _state(folder)
+    with torch.device("meta"):
+        _require_all(MPT(config), state, folder)
+    return config, state
+
+
 def _state(folder: Path) -> dict[str, torch.Tensor]:
     """An MPT's weights by their names, mapped from the files."""
     state: dict[str, torch.Tensor] = {}

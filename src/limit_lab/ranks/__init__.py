@@ -1,0 +1,1 @@
+"""A fine-tuning in several processes, one a device."""

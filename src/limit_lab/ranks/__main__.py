@@ -1,0 +1,80 @@
+"""``torchrun ... -m limit_lab.ranks ORDER``: one rank of a fine-tuning; `limit_lab.ranks.start` starts them."""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+import time
+import traceback
+from pathlib import Path
+from typing import Any
+
+from limit_lab import fine_tuning, store
+from limit_lab.config import Study
+from limit_lab.errors import LimitLabError
+from limit_lab.fine_tuning import Places
+from limit_lab.interruption import ToBeContinued
+from limit_lab.ranks import order
+from limit_lab.told import follow
+
+
+def main(file: Path) -> int:
+    """Do this rank's part; returns the exit status. Why it failed is left for the launcher in one sentence."""
+    study, places, launcher = order.read(file)
+    rank = int(os.environ["RANK"])
+    threading.Thread(target=follow, args=(os.getppid(),), daemon=True).start()
+    if os.environ.get("GROUP_RANK") == "0":  # on the launcher's machine
+        threading.Thread(target=_follow, args=(launcher,), daemon=True).start()
+    try:
+        outcome = _work(study, places, rank)
+    except ToBeContinued as left:
+        outcome = {"left": str(left)}
+    except LimitLabError as error:
+        store.write_json(order.failure(places.state, rank), {"error": str(error)})
+        return 1
+    except Exception as error:
+        traceback.print_exc()
+        said = (str(error).splitlines() or [""])[0]
+        where = f"{places.state / order.LOG} holds the whole of it"
+        store.write_json(order.failure(places.state, rank), {"error": f"rank {rank}: {type(error).__name__}: {said}; {where}."})
+        return 1
+    if rank == 0:
+        store.write_json(places.state / order.OUTCOME, outcome)
+    return 0
+
+
+def _work(study: Study, places: Places, rank: int) -> dict[str, Any]:
+    import torch
+
+    from limit_lab.mixture.mix import mix
+    from limit_lab.model.bases import tokenizer_of
+
+    mixed = mix(study, tokenizer_of(study))
+    watch = fine_tuning.watched(study, mixed, say=False)
+    try:
+        return fine_tuning.here(study, mixed, places, watch, _told if rank == 0 else _untold, say=rank == 0)
+    finally:
+        if torch.distributed.is_initialized() and sys.exc_info()[0] is None:
+            torch.distributed.destroy_process_group()
+
+
+def _told(step: int, steps: int) -> None:
+    print(f"{order.STEP}{step} {steps}", flush=True)
+
+
+def _untold(step: int, steps: int) -> None:
+    """The first rank tells."""
+
+
+def _follow(launcher: int) -> None:
+    """End this process when the launcher has ended, for it may have been killed."""
+    while Path(f"/proc/{launcher}").exists():
+        time.sleep(1)
+    os._exit(1)
+
+
+if __name__ == "__main__":
+    status = main(Path(sys.argv[1]))
+    sys.stdout.flush()
+    os._exit(status)  # threads of a failed collective would keep the process waiting for its peers
