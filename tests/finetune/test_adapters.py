@@ -62,6 +62,18 @@ def test_adapters_alone_get_gradients(name: str) -> None:
     assert reached == {name for name, _ in made.named_parameters() if "lora_" in name}
 
 
+def test_what_adapters_add_is_scaled_by_alpha_over_rank() -> None:
+    plain_model, made = model().eval(), adapted(model().eval())
+    names = [name for name, _ in plain_model.named_parameters() if name.endswith("Wqkv.weight")]
+    parts = {name: value.clone() for name, value in made.named_parameters() if "lora_" in name}
+    adapters.merge(made)
+    for name in names:
+        layer = name.removesuffix(".weight")
+        down, up = (parts[f"{layer}.lora_{side}.default.weight"] for side in "AB")
+        expected = plain_model.get_parameter(name) + LORA.alpha / LORA.rank * up @ down
+        torch.testing.assert_close(made.get_parameter(name), expected)
+
+
 @pytest.mark.parametrize("name", sorted(MODELS))
 def test_a_merged_export_is_the_adapted_model(name: str, tmp_path: Path) -> None:
     whole, names = MODELS[name](), MODELS[name]().state_dict().keys()

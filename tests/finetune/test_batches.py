@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import random
+
 import pytest
 import torch
 from hypothesis import given
@@ -10,6 +12,7 @@ from hypothesis import strategies as st
 from limit_lab.durations import Batch
 from limit_lab.errors import ConfigError, DataError
 from limit_lab.finetune.batches import IGNORE, Batches, pack
+from limit_lab.mixture.packing import first_fit
 from limit_lab.mixture.weights import document_weights
 from limit_lab.prompt import Document
 from limit_lab.recipe import Loss
@@ -79,6 +82,19 @@ def test_batches_in_tokens_are_packed_over_the_epoch() -> None:
     assert sum(tokens) == sum(len(one.ids) for one in batches.documents)
     assert max(tokens) <= 128 + 32
     assert min(tokens) >= 64
+
+
+def test_rows_are_shuffled_after_packing() -> None:
+    """First-fit fills early rows with what is small, so rows in the order they were opened would not be alike."""
+    batches = made(60, batch=Batch(amount=32, unit="tok"), steps=40)
+    lengths = [len(one.ids) for one in batches.documents]
+    order = list(range(60))
+    random.Random("order:0:0").shuffle(order)
+    opened = [[order[place] for place in row] for row in first_fit([lengths[index] for index in order], 32)]
+    steps = batches.of_epoch(0)
+    places = [number for row in opened for number, step in enumerate(steps) if set(row) <= set(step)]
+    assert len(places) == len(opened)
+    assert places != sorted(places)
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,10 @@ from limit_lab.errors import LimitLabError
 from limit_lab.finetune import checkpoint, module
 from limit_lab.finetune.batches import Batches
 from limit_lab.finetune.journal import read_metrics
+from limit_lab.finetune.meter import Amount
 from limit_lab.finetune.train import train
+from limit_lab.operations import counted, mosaic
+from limit_lab.recipe import Lora
 from tests.finetune.runs import CPU, SIZES, model, recipe, some_documents, watch
 
 COUNTED = ["step", "loss", "grad_norm", "learning_rate", "targets", "tokens", "raw_tokens", "documents", "seconds"]
@@ -47,6 +50,24 @@ def test_the_line_tells_speed_memory_and_time_left(tmp_path: Path, capsys: pytes
     assert [int(one[1]) for one in told if one] == [2, 4, 6]
     assert all(int(one[2].replace(",", "")) <= int(one[3].replace(",", "")) for one in told if one)
     assert lines[-1].endswith("0:00:00 left")
+
+
+@pytest.mark.parametrize("rank", [0, 2])
+def test_operations_are_counted_by_document_and_by_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rank: int) -> None:
+    if rank:
+        pytest.importorskip("peft", reason="peft is not installed: pip install -e '.[lora]'")
+    seen: list[float] = []
+    monkeypatch.setattr(Amount, "said", lambda amount, tflops: str(seen.extend([amount.flops, amount.raw_flops])))
+    how = recipe(log_every_steps=1, lora=Lora(rank=rank))
+    train(model(), some_documents(), how, CPU, tmp_path, seed=1, watch=watch())
+    batches = Batches.of(some_documents(), how, steps=6, micro_batch=3, seed=1)
+    expected: list[float] = []
+    for step in range(6):
+        lengths, targets = zip(*((len(one.ids), one.targets) for one in batches.of_step(step)), strict=True)
+        parts = [batches[step * batches.accumulation + part].ids for part in range(batches.accumulation)]
+        own = counted(SIZES, sum(lengths), sum(targets), sum(length**2 for length in lengths), adapters=rank > 0)
+        expected += [own, sum(mosaic(SIZES, ids.numel(), ids.shape[1]) for ids in parts)]
+    assert seen == pytest.approx(expected)
 
 
 def test_no_share_of_an_unknown_peak_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -18,7 +18,7 @@ from tests.finetune.test_train import model, some_documents
 
 def everything(documents: int = 21) -> MicroBatch:
     several = some_documents(documents)
-    return pack(several, [1.0] * documents, 32, 1)
+    return pack(several, [0.5 + row / documents for row in range(documents)], 32, 1)
 
 
 def gradients(made: MPT) -> dict[str, Tensor]:
@@ -28,7 +28,9 @@ def gradients(made: MPT) -> dict[str, Tensor]:
 def test_packed_documents_cannot_see_one_another() -> None:
     made, documents = model().eval(), some_documents()
     packed = batch_loss(made, everything(), at_once=4096)
-    apart = sum(batch_loss(made, pack([one], [1.0], 32, 1), at_once=4096) for one in documents)
+    weights = [0.5 + row / 21 for row in range(21)]
+    parts = [pack([one], [weight], 32, 1) for one, weight in zip(documents, weights, strict=True)]
+    apart = sum(batch_loss(made, part, at_once=4096) for part in parts)
     assert everything().ids.shape[0] < len(documents)
     torch.testing.assert_close(packed, apart, atol=5e-5, rtol=1e-5)
 

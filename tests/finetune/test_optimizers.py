@@ -66,7 +66,10 @@ def test_lion_continues_from_its_state(tmp_path: Path) -> None:
 
 def test_a_recipe_names_its_optimizer() -> None:
     weight = nn.Parameter(torch.ones(2))
-    made = {name: optimizer_of(Finetune(name="x", optimizer=name, weight_decay=0.1), [weight]) for name in ("adamw", "lionw")}
+    stated = {"weight_decay": 0.1, "learning_rate": 0.3, "betas": [0.7, 0.8], "eps": 1e-3}
+    made = {name: optimizer_of(Finetune(name="x", optimizer=name, **stated), [weight]) for name in ("adamw", "lionw")}
     assert isinstance(made["adamw"], torch.optim.AdamW)
     assert isinstance(made["lionw"], LionW)
-    assert all(one.param_groups[0]["weight_decay"] == 0.1 for one in made.values())
+    for one in made.values():
+        assert [one.param_groups[0][key] for key in ("weight_decay", "lr", "betas")] == [0.1, 0.3, (0.7, 0.8)]
+    assert made["adamw"].param_groups[0]["eps"] == 1e-3
