@@ -10,6 +10,7 @@ import torch
 from limit_lab.config import Finetune, Hardware
 from limit_lab.errors import ModelError
 from limit_lab.finetune import strategies
+from limit_lab.model.attention import alibi_slopes
 from limit_lab.model.causal import CausalLM
 from limit_lab.model.loading import is_mpt, load_model, map_model, mpt_weights
 from limit_lab.model.mpt import MPT
@@ -41,10 +42,12 @@ def _in_pieces(base: Path, hardware: Hardware, recipe: Finetune) -> MPT:
     import deepspeed
 
     deepspeed.init_distributed("nccl" if hardware.accelerator == "gpu" else "gloo", timeout=strategies.PATIENCE, verbose=False)
-    dtype = torch.bfloat16 if recipe.precision == "bf16" else torch.float32
     config, weights = mpt_weights(base)
-    with deepspeed.zero.Init(config_dict_or_path=strategies.zero_config(hardware), dtype=dtype):
+    # by its configuration, for Init ignores its argument dtype where there is no float16 (DeepSpeed 0.19.8, on CPUs)
+    settings = strategies.zero_config(hardware) | {"bf16": {"enabled": recipe.precision == "bf16"}}
+    with deepspeed.zero.Init(config_dict_or_path=settings):
         model = MPT(config)
+    model.slopes = alibi_slopes(config.n_heads).to(model.device)
     for name, parameter in model.named_parameters():
         with deepspeed.zero.GatheredParameters([parameter], modifier_rank=0), torch.no_grad():
             if strategies.rank() == 0:

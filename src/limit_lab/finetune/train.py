@@ -134,10 +134,10 @@ def train(
         HeldOut(watch.held_out, evaluations(steps, batches.steps_per_epoch), recipe, hardware),
         Samples(watch.prompts, recipe.samples_every_steps),
     ]
-    callbacks: list[Callback] = [journal, Observer(folder, recipe, looks, clock, say=say)]
+    callbacks: list[Callback] = [GatherHead()] if strategies.stage(hardware) == 3 else []
+    callbacks += [journal, Observer(folder, recipe, looks, clock, say=say)]
     callbacks += [Mark(folder, steps)] if keep else []
     callbacks += [HandOver(hand_over, steps)] if hand_over is not None and strategies.stage(hardware) else []
-    callbacks += [GatherHead()] if strategies.stage(hardware) == 3 else []
     trainer = _trainer(recipe, hardware, folder, batches.accumulation, steps, callbacks)
     with warnings.catch_warnings(), finishing():
         # Lightning advises worker processes and a validation loop; the batches are built in microseconds and scored later
