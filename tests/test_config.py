@@ -12,7 +12,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from limit_lab.compose import compose
-from limit_lab.config import Answers, Data, Finetune, Gauntlet, Hardware, Judge, Microworld, Mixture, Predicate, Source, Task
+from limit_lab.config import (
+    Answers,
+    Data,
+    Export,
+    Finetune,
+    Gauntlet,
+    Hardware,
+    Judge,
+    Microworld,
+    Mixture,
+    Predicate,
+    Source,
+    Task,
+)
 from limit_lab.durations import Batch, Duration, documents
 from limit_lab.errors import ConfigError
 from limit_lab.fingerprints import fingerprint, plain, stated
