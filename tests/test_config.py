@@ -183,7 +183,7 @@ def test_the_unchanged_ones_are_allowed() -> None:
         (finetune(learning_rate=0.0), "finetune.learning_rate=0.0 must be above 0"),
         (finetune(clip_norm=-1.0), "finetune.clip_norm=-1.0 must be above 0"),
         (finetune(max_seq_tokens=7), "finetune.max_seq_tokens=7 leaves no room"),
-        (lambda: Export(dtype="fp16"), "export.dtype='fp16' is unknown; known: bf16, float32"),
+        (lambda: Export(dtype="fp16"), "export.dtype='fp16' is unknown; did you mean 'bf16'"),
         (lambda: Export(keep="none"), "export.keep='none' is unknown; known: all, export, records"),
         (lambda: Export(shard_gib=0), "export.shard_gib=0 holds no weight"),
         (lambda: Export(push="mine"), "export.push=mine names no repository of the Hugging Face Hub: write it as owner/name"),
