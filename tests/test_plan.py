@@ -248,16 +248,17 @@ def test_visible_devices_limit_what_is_counted(monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_disk_follows_what_is_kept() -> None:
-    grid = ["+grid=sample_sizes", "model.path=null"]
-    found = {
-        keep: cells(compose([*grid, f"export.keep={keep}"]), [*grid, f"export.keep={keep}"]) for keep in ("records", "export")
-    }
-    disk = {keep: estimate.study_gib(own) for keep, own in found.items()}
-    one = found["export"][-1]
-    trained = [cell for cell in estimate.distinct(found["export"]) if cell.mixture.samples]
-    assert estimate.kept_gib(one) == pytest.approx(2 * 6.649e9 / 2**30)
-    assert disk["records"] == estimate.disk_gib(one)  # the one that is being made
-    assert disk["export"] - disk["records"] == pytest.approx((len(trained) - 1) * estimate.kept_gib(one))
-    everything = compose([*grid, "export.keep=all"])
-    assert estimate.kept_gib(everything) - estimate.kept_gib(one) == pytest.approx(14 * 6.649e9 / 2**30)
-    assert f"bf16, keep=all: {estimate.kept_gib(everything):.2f} GiB stay" in plan.describe([everything])
+    paper = ["+experiment=paper_7b_lima_plus_instruct"]
+    some = [compose([*paper, f"seeds.training={seed}"]) for seed in range(60)]
+
+    def kept(keep: str) -> list[Study]:
+        return [replace(study, export=replace(study.export, keep=keep)) for study in some]
+
+    one, whole = estimate.kept_gib(some[0]), estimate.kept_gib(kept("all")[0])
+    disk = {keep: estimate.study_gib(kept(keep)) for keep in ("records", "export", "all")}
+    assert one == pytest.approx(2 * 6.649e9 / 2**30)
+    assert whole - one == pytest.approx(14 * 6.649e9 / 2**30)
+    assert disk["records"] == estimate.disk_gib(some[0])  # the one that is being made
+    assert disk["export"] - disk["records"] == pytest.approx(59 * one)
+    assert disk["all"] - disk["records"] == pytest.approx(59 * whole)
+    assert f"bf16, keep=all: {whole:.2f} GiB stay" in plan.describe(kept("all")[:1])

@@ -1,0 +1,127 @@
+"""Fine-tuning by several ranks: the numbers of a single process, whatever kills it, and nothing left behind."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+import limit_lab
+from tests.commands import call, groups, numbers
+from tests.processes import alive
+
+ONE = ["+experiment=tiny", "mixture=lima_tiny", "study.mixtures=[]", "study.baseline=null", "finetune.precision=fp32"]
+ONE += ["answers.limit=2", "gauntlet.prompting=[raw]", "finetune.held_out=2"]
+TWO = ["hardware.devices=2", "hardware.micro_batch=2doc"]
+
+
+def arguments(folder: Path, *more: str) -> list[str]:
+    return [*groups(folder / "groups"), *ONE, f"runs={folder / 'runs'}", *more]
+
+
+def made(folder: Path, *more: str) -> Path:
+    """The folder of the cell that the command makes."""
+    done = call(arguments(folder, *more))
+    assert done.returncode == 0, done.stderr + done.stdout
+    (cell,) = (folder / "runs" / "cells").glob("lima_tiny-*")
+    return cell
+
+
+def metrics(cell: Path) -> list[dict[str, Any]]:
+    rows = [json.loads(line) for line in (cell / "finetune" / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+    return [{key: value for key, value in row.items() if key != "seconds"} for row in rows]
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return made(tmp_path_factory.mktemp("alone"), "hardware.micro_batch=4doc")
+
+
+@pytest.fixture(scope="module")
+def zero(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return made(tmp_path_factory.mktemp("zero"), *TWO, "hardware.strategy=zero3")
+
+
+def require_equal(cell: Path, alone: Path) -> None:
+    """The same losses to 1e-6, and the same export but for rounding."""
+    for row, wanted in zip(metrics(cell), metrics(alone), strict=True):
+        assert row["loss"] == pytest.approx(wanted["loss"], rel=1e-6)
+        assert row["grad_norm"] == pytest.approx(wanted["grad_norm"], rel=1e-5)
+        assert [row[key] for key in ("step", "targets", "tokens", "documents")] == [
+            wanted[key] for key in ("step", "targets", "tokens", "documents")
+        ]
+    found, wanted_weights = (load_file(one / "export" / "model" / "model.safetensors") for one in (cell, alone))
+    assert found.keys() == wanted_weights.keys()
+    for name, value in wanted_weights.items():
+        torch.testing.assert_close(found[name], value, rtol=0, atol=2e-5, msg=name)
+    held_out = [(one / "finetune" / "held_out.jsonl").read_text(encoding="utf-8").splitlines() for one in (cell, alone)]
+    for line, other in zip(*held_out, strict=True):
+        assert json.loads(line)["loss"] == pytest.approx(json.loads(other)["loss"], rel=1e-5)
+
+
+def test_zero_3_on_two_ranks_is_a_single_process(zero: Path, alone: Path) -> None:
+    require_equal(zero, alone)
+    assert not (zero / "finetune" / "checkpoint.ckpt").exists()
+
+
+@pytest.mark.parametrize("strategy", ["ddp", "zero2"])
+def test_lion_on_two_ranks_is_a_single_process(strategy: str, tmp_path: Path) -> None:
+    lion = ["finetune.optimizer=lionw", "finetune.learning_rate=1e-4"]
+    single = made(tmp_path / "alone", *lion, "hardware.micro_batch=4doc")
+    require_equal(made(tmp_path / strategy, *lion, *TWO, f"hardware.strategy={strategy}"), single)
+
+
+def test_killed_in_a_checkpoint_and_again_it_ends_with_the_numbers_of_one_run(zero: Path, tmp_path: Path) -> None:
+    given = arguments(tmp_path, *TWO, "hardware.strategy=zero3")
+    # the first rank, while the second checkpoint is written
+    struck = call(given, at=r"checkpoint\.partial/latest$", count=2)
+    assert struck.returncode == 1
+    (cell,) = (tmp_path / "runs" / "cells").glob("lima_tiny-*")
+    assert "without a reason" in struck.stdout + struck.stderr
+    assert (cell / "finetune" / "checkpoint.ckpt" / "complete.json").is_file()
+    # the process that waits for the ranks, as soon as they take a step
+    taken = len(metrics(cell))
+    launcher = subprocess.Popen(
+        [sys.executable, "-m", "limit_lab", *given],
+        env=os.environ | {"PYTHONPATH": str(Path(limit_lab.__file__).resolve().parent.parent)},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    while len(metrics(cell)) in (taken, 0) and launcher.poll() is None:
+        time.sleep(0.05)
+    launcher.send_signal(signal.SIGKILL)
+    launcher.wait()
+    done = call(given)
+    assert done.returncode == 0, done.stderr + done.stdout
+    assert metrics(cell) == metrics(zero)
+    files = [one / "export" / "model" / "model.safetensors" for one in (cell, zero)]
+    assert files[0].read_bytes() == files[1].read_bytes()
+    assert numbers(cell / "answers") == numbers(zero / "answers")
+    assert not alive(str(tmp_path))
+
+
+def test_a_rank_that_fails_ends_all_with_its_sentence(tmp_path: Path) -> None:
+    failed = call(arguments(tmp_path, *TWO, "hardware.strategy=ddp", "finetune.learning_rate=1e30", "finetune.clip_norm=1e30"))
+    assert failed.returncode == 1
+    said = [line for line in failed.stdout.splitlines() + failed.stderr.splitlines() if "finetune.learning_rate" in line]
+    assert len(said) == 1
+    assert "is nan at step" in said[0] or "is inf at step" in said[0]
+    assert not alive(str(tmp_path))
+
+
+def test_a_checkpoint_of_other_ranks_is_refused_with_the_remedy(tmp_path: Path) -> None:
+    given = arguments(tmp_path, "hardware.strategy=zero3", "hardware.micro_batch=2doc")
+    left = call([*given, "hardware.devices=2"], at=r"finetune/metrics\.jsonl$", count=3, sent=signal.SIGKILL)
+    assert left.returncode == 1
+    refused = call([*given, "hardware.devices=3"])
+    assert refused.returncode == 1
+    assert "steps written by ZeRO stage 3 on 2 devices" in refused.stderr + refused.stdout
