@@ -103,9 +103,12 @@ def test_a_scheduler_that_ends_the_study_leaves_every_cell_a_checkpoint(tmp_path
     def metrics() -> list[Path]:
         return list((tmp_path / "runs").glob("cells/*/finetune/metrics.jsonl"))
 
-    wait(lambda: len(metrics()) == 2 and all(path.stat().st_size > 500 for path in metrics()))
-    study.send_signal(signal.SIGUSR1)
-    _, said = study.communicate(timeout=120)
+    try:
+        wait(lambda: len(metrics()) == 2 and all(path.stat().st_size > 500 for path in metrics()), limit=240)
+        study.send_signal(signal.SIGUSR1)
+        _, said = study.communicate(timeout=120)
+    finally:
+        study.kill()
     assert (study.returncode, said) == (75, "stopped on SIGUSR1: the same command continues where this one stopped.\n")
     for path in metrics():
         (last,) = [row["step"] for row in read_metrics(path)][-1:]
