@@ -7,7 +7,7 @@ from dataclasses import fields
 from typing import Any
 
 from limit_lab.config import NUMERICS, Export, Finetune, Predicate, Study, Task
-from limit_lab.fingerprints import default, fingerprint, plain
+from limit_lab.fingerprints import default, fingerprint, stated
 from limit_lab.microworld.checkpoint import recipe
 from limit_lab.model.bases import base_folder, content
 from limit_lab.recipe import DISPLAY
@@ -53,9 +53,8 @@ def fixed(cells: Sequence[Study], base: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _stated(node: Finetune | Task | Predicate) -> dict[str, Any]:
-    """The fields that differ from their defaults, so that an option added later changes no fingerprint."""
-    values = plain(node)
-    return {one.name: values[one.name] for one in fields(node) if getattr(node, one.name) != default(one)}
+    """The fields that differ from their defaults, so that an option added later changes no fingerprint, nor one inside them."""
+    return {one.name: stated(getattr(node, one.name)) for one in fields(node) if getattr(node, one.name) != default(one)}
 
 
 def _weights(study: Study) -> str | None:
