@@ -73,11 +73,14 @@ def test_zero_3_on_two_ranks_is_a_single_process(zero: Path, alone: Path) -> Non
     assert not (zero / "finetune" / "checkpoint.ckpt").exists()
 
 
-@pytest.mark.parametrize("strategy", ["ddp", "zero2"])
-def test_lion_on_two_ranks_is_a_single_process(strategy: str, tmp_path: Path) -> None:
+def test_ddp_on_two_ranks_is_a_single_process(alone: Path, tmp_path: Path) -> None:
+    require_equal(made(tmp_path, *TWO, "hardware.strategy=ddp"), alone)
+
+
+def test_lion_under_zero_2_is_a_single_process(tmp_path: Path) -> None:
     lion = ["finetune.optimizer=lionw", "finetune.learning_rate=1e-4"]
     single = made(tmp_path / "alone", *lion, "hardware.micro_batch=4doc")
-    require_equal(made(tmp_path / strategy, *lion, *TWO, f"hardware.strategy={strategy}"), single)
+    require_equal(made(tmp_path / "zero", *lion, *TWO, "hardware.strategy=zero2"), single)
 
 
 def test_killed_in_a_checkpoint_and_again_it_ends_with_the_numbers_of_one_run(zero: Path, tmp_path: Path) -> None:
@@ -86,7 +89,7 @@ def test_killed_in_a_checkpoint_and_again_it_ends_with_the_numbers_of_one_run(ze
     struck = call(given, at=r"checkpoint\.partial/latest$", count=2)
     assert struck.returncode == 1
     (cell,) = (tmp_path / "runs" / "cells").glob("lima_tiny-*")
-    assert "without a reason" in struck.stdout + struck.stderr
+    assert "rank 0 of the fine-tuning was ended by SIGKILL" in struck.stderr
     assert (cell / "finetune" / "checkpoint.ckpt" / "complete.json").is_file()
     # the process that waits for the ranks, as soon as they take a step
     taken = len(metrics(cell))
@@ -116,12 +119,3 @@ def test_a_rank_that_fails_ends_all_with_its_sentence(tmp_path: Path) -> None:
     assert len(said) == 1
     assert "is nan at step" in said[0] or "is inf at step" in said[0]
     assert not alive(str(tmp_path))
-
-
-def test_a_checkpoint_of_other_ranks_is_refused_with_the_remedy(tmp_path: Path) -> None:
-    given = arguments(tmp_path, "hardware.strategy=zero3", "hardware.micro_batch=2doc")
-    left = call([*given, "hardware.devices=2"], at=r"finetune/metrics\.jsonl$", count=3, sent=signal.SIGKILL)
-    assert left.returncode == 1
-    refused = call([*given, "hardware.devices=3"])
-    assert refused.returncode == 1
-    assert "steps written by ZeRO stage 3 on 2 devices" in refused.stderr + refused.stdout

@@ -31,13 +31,12 @@ def main(file: Path) -> int:
     except ToBeContinued as left:
         outcome = {"left": str(left)}
     except LimitLabError as error:
-        store.write_json(order.failure(places.state, rank), {"error": str(error)})
+        store.write_json(order.failure(places.state, rank), {"known": True, "error": str(error)})
         return 1
     except Exception as error:
         traceback.print_exc()
-        said = (str(error).splitlines() or [""])[0]
-        where = f"{places.state / order.LOG} holds the whole of it"
-        store.write_json(order.failure(places.state, rank), {"error": f"rank {rank}: {type(error).__name__}: {said}; {where}."})
+        said = f"rank {rank}: {type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
+        store.write_json(order.failure(places.state, rank), {"known": False, "error": said})
         return 1
     if rank == 0:
         store.write_json(places.state / order.OUTCOME, outcome)

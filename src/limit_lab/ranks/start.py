@@ -7,6 +7,7 @@ start on the others is printed, and all meet at ``hardware.head``.
 from __future__ import annotations
 
 import os
+import re
 import shlex
 import signal
 import socket
@@ -51,7 +52,7 @@ def run(study: Study, mixed: Mixed, places: Places, progress: Callable[[int, int
     for old in (state / order.OUTCOME, state / LEAVE, *state.glob("rank-*.failed.json")):
         old.unlink(missing_ok=True)
     command = _command(study.hardware, order.write(study, places, os.getpid()))
-    with (state / order.LOG).open("ab") as log, finishing(), _started(command, study.hardware, log) as process:
+    with (state / order.LOG).open("wb") as log, finishing(), _started(command, study.hardware, log) as process:
         store.write_json(state / order.GROUP, {"group": process.pid})
         status = _wait(process, state, progress)
     (state / order.GROUP).unlink(missing_ok=True)
@@ -167,13 +168,23 @@ def _end_former(state: Path) -> None:
 
 
 def _reason(state: Path, status: int) -> str:
-    """The sentence of the rank that failed first, or the little that is known."""
-    failures = sorted(state.glob("rank-*.failed.json"), key=lambda file: file.stat().st_mtime_ns)
+    """The sentence of the rank that failed first: what it says itself, what killed it, or what struck it unexpectedly."""
+    log = state / order.LOG
+    failures = [store.read_json(file) for file in sorted(state.glob("rank-*.failed.json"), key=_written)]
+    for failure in failures:
+        if failure["known"]:
+            return str(failure["error"])
+    killed = re.findall(r"rank +: (\d+) .*\n *exitcode +: -(\d+) ", log.read_text(errors="replace"))
+    struck = [(rank, signal.Signals(int(number))) for rank, number in killed if int(number) != signal.SIGTERM]
+    after = f"{log} holds what the ranks said, and the same command continues from the last checkpoint."
+    if struck:
+        rank, by = struck[0]
+        why = ", as the system does when memory runs out" if by == signal.SIGKILL else ""
+        return f"rank {rank} of the fine-tuning was ended by {by.name}{why}: {after}"
     if failures:
-        return str(store.read_json(failures[0])["error"])
-    signals = [line for line in (state / order.LOG).read_text(errors="replace").splitlines() if "Signal " in line]
-    last = f" ({signals[-1].strip()})" if signals else ""
-    return (
-        f"the ranks of the fine-tuning ended with exit status {status} and without a reason{last}: {state / order.LOG} holds "
-        "what they said; the same command continues from the last checkpoint."
-    )
+        return f"{failures[0]['error']}: {after}"
+    return f"the ranks of the fine-tuning ended with exit status {status} and no reason: {after}"
+
+
+def _written(file: Path) -> int:
+    return file.stat().st_mtime_ns
