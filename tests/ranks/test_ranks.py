@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import shlex
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -93,16 +96,10 @@ def test_killed_in_a_checkpoint_and_again_it_ends_with_the_numbers_of_one_run(ze
     assert (cell / "finetune" / "checkpoint.ckpt" / "complete.json").is_file()
     # the process that waits for the ranks, as soon as they take a step
     taken = len(metrics(cell))
-    launcher = subprocess.Popen(
-        [sys.executable, "-m", "limit_lab", *given],
-        env=os.environ | {"PYTHONPATH": str(Path(limit_lab.__file__).resolve().parent.parent)},
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    while len(metrics(cell)) in (taken, 0) and launcher.poll() is None:
-        time.sleep(0.05)
-    launcher.send_signal(signal.SIGKILL)
-    launcher.wait()
+    with started(given) as launcher:
+        while len(metrics(cell)) in (taken, 0) and launcher.poll() is None:
+            time.sleep(0.05)
+        launcher.send_signal(signal.SIGKILL)
     done = call(given)
     assert done.returncode == 0, done.stderr + done.stdout
     assert metrics(cell) == metrics(zero)
@@ -110,6 +107,47 @@ def test_killed_in_a_checkpoint_and_again_it_ends_with_the_numbers_of_one_run(ze
     assert files[0].read_bytes() == files[1].read_bytes()
     assert numbers(cell / "answers") == numbers(zero / "answers")
     assert not alive(str(tmp_path))
+
+
+def environment() -> dict[str, str]:
+    return os.environ | {"PYTHONPATH": str(Path(limit_lab.__file__).resolve().parent.parent)}
+
+
+def started(given: list[str]) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "limit_lab", *given]
+    return subprocess.Popen(command, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+
+def on_two_nodes(given: list[str], kill_at: str | None = None) -> tuple[str, int, int]:
+    """Start the command and, as it says, the agent of a second node; returns what the first said and both exit codes."""
+    said, second = "", None
+    with started(given) as first:
+        assert first.stdout is not None
+        for line in first.stdout:
+            said += line
+            if found := re.search(r"start this on node 1, from the same folder: (.*)", line):
+                second = subprocess.Popen(shlex.split(found[1]), env=environment(), stderr=subprocess.DEVNULL)
+            if kill_at is not None and kill_at in line and second is not None:
+                second.kill()
+    assert second is not None, said
+    return said, first.wait(), second.wait()
+
+
+def test_two_nodes_train_together_and_end_when_one_dies(zero: Path, tmp_path: Path) -> None:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    nodes = ["hardware.nodes=2", f"hardware.head=127.0.0.1:{port}", "hardware.micro_batch=2doc", "hardware.strategy=zero3"]
+    given = arguments(tmp_path, *nodes, "finetune.log_every_steps=1")
+    said, status, _ = on_two_nodes(given, kill_at="step      3/6")
+    assert status == 1
+    assert "rank 0 lost another rank, on this machine or on another" in said
+    assert not alive(str(tmp_path))
+    said, *statuses = on_two_nodes(given)
+    assert statuses == [0, 0], said
+    (cell,) = (tmp_path / "runs" / "cells").glob("lima_tiny-*")
+    assert metrics(cell) == metrics(zero)
+    assert "step      1/6" not in said
 
 
 def test_a_rank_that_fails_ends_all_with_its_sentence(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 import threading
 import time
@@ -18,11 +19,16 @@ from limit_lab.interruption import ToBeContinued
 from limit_lab.ranks import order
 from limit_lab.told import follow
 
+#: What collectives say when a process that takes part has ended.
+LOST = re.compile(r"[Cc]onnection (reset|closed|refused)|[Bb]roken pipe|by peer|remote process exited")
+
 
 def main(file: Path) -> int:
     """Do this rank's part; returns the exit status. Why it failed is left for the launcher in one sentence."""
     study, places, launcher = order.read(file)
     rank = int(os.environ["RANK"])
+    if study.hardware.accelerator == "cpu":
+        os.environ["DS_ACCELERATOR"] = "cpu"
     threading.Thread(target=follow, args=(os.getppid(),), daemon=True).start()
     if os.environ.get("GROUP_RANK") == "0":  # on the launcher's machine
         threading.Thread(target=_follow, args=(launcher,), daemon=True).start()
@@ -36,6 +42,8 @@ def main(file: Path) -> int:
     except Exception as error:
         traceback.print_exc()
         said = f"rank {rank}: {type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
+        if LOST.search(said):
+            said = f"rank {rank} lost another rank, on this machine or on another"
         store.write_json(order.failure(places.state, rank), {"known": False, "error": said})
         return 1
     if rank == 0:

@@ -1,7 +1,7 @@
 """Starts the ranks of a fine-tuning with torchrun and waits: one fails, all end; this process ends, all end.
 
-On one machine torchrun finds a free port. On several, Slurm's ``srun`` starts torchrun on each; without Slurm the line to
-start on the others is printed, and all meet at ``hardware.head``.
+On one machine torchrun finds a free port. On several, Slurm's ``srun`` starts torchrun on each; without Slurm the lines to
+start on the others are printed, and all meet at ``hardware.head``. The first rank is on the machine that this runs on.
 """
 
 from __future__ import annotations
@@ -79,17 +79,15 @@ def _command(hardware: Hardware, file: Path) -> list[str]:
             "machine's name."
         )
     _require_free(head)
-    meet = [
-        f"--nnodes={hardware.nodes}",
-        "--rdzv-backend=c10d",
-        f"--rdzv-endpoint={head}",
-        f"--rdzv-id={file.parent.parent.name}",
-    ]
-    command = [*own, *meet, *entry]
+    host, _, port = head.rpartition(":")
+    own += [f"--nnodes={hardware.nodes}", f"--master-addr={host}", f"--master-port={port}"]
     if slurm:
-        return ["srun", f"--nodes={hardware.nodes}", "--ntasks-per-node=1", *command]
-    print(f"  start this on {hardware.nodes - 1} more, from the same folder: {shlex.join(command)}", flush=True)
-    return command
+        line = f'exec {shlex.join(own)} --node-rank="$SLURM_NODEID" {shlex.join(entry)}'
+        return ["srun", f"--nodes={hardware.nodes}", "--ntasks-per-node=1", "sh", "-c", line]
+    for node in range(1, hardware.nodes):
+        line = shlex.join([*own, f"--node-rank={node}", *entry])
+        print(f"  start this on node {node}, from the same folder: {line}", flush=True)
+    return [*own, "--node-rank=0", *entry]
 
 
 def _require_free(head: str) -> None:
@@ -111,7 +109,6 @@ def _started(command: list[str], hardware: Hardware, log: IO[bytes]) -> Iterator
     """The ranks, which end with this block, however it is left."""
     threads = os.environ.get("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // hardware.devices)))
     own = {"OMP_NUM_THREADS": str(hardware.threads or threads), "PYTHONUNBUFFERED": "1"}
-    own |= {"DS_ACCELERATOR": "cpu"} if hardware.accelerator == "cpu" else {}
     process = subprocess.Popen(
         command, env=os.environ | own, stdout=subprocess.PIPE, stderr=log, text=True, start_new_session=True
     )
