@@ -32,7 +32,7 @@ def save(trainer: pl.Trainer, folder: Path) -> None:
     partial, checkpoint = folder / PARTIAL, folder / CHECKPOINT
     with store.writing(checkpoint):
         try:
-            trainer.save_checkpoint(partial)
+            _write(trainer, partial, checkpoint)
             if trainer.is_global_zero:
                 if partial.is_dir():
                     _complete(partial, trainer)
@@ -42,6 +42,17 @@ def save(trainer: pl.Trainer, folder: Path) -> None:
             if trainer.is_global_zero:
                 _remove(partial)
             raise
+
+
+def _write(trainer: pl.Trainer, partial: Path, checkpoint: Path) -> None:
+    try:
+        trainer.save_checkpoint(partial)
+    except RuntimeError as error:
+        if "inline_container" not in str(error):  # torch's writer of files, which does not say what the system said
+            raise
+        raise DataError(
+            f"{checkpoint} could not be written, as when a disk is full: free some space, and the same command continues."
+        ) from error
 
 
 def _complete(folder: Path, trainer: pl.Trainer) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,14 +14,14 @@ import torch
 from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvironment
 from lightning.pytorch.callbacks import Callback
-from torch import Tensor
 
 from limit_lab.config import Finetune, Hardware
 from limit_lab.durations import documents
 from limit_lab.errors import ConfigError, DataError
 from limit_lab.finetune import adapters, strategies
-from limit_lab.finetune.batches import Batches, MicroBatch, MixtureData
-from limit_lab.finetune.checkpoint import CHECKPOINT, InPlace, completed_steps, remove, save, settle
+from limit_lab.finetune.batches import Batches, MixtureData
+from limit_lab.finetune.callbacks import Agree, GatherHead, HandOver, Mark
+from limit_lab.finetune.checkpoint import CHECKPOINT, InPlace, completed_steps, remove, settle
 from limit_lab.finetune.journal import Journal, Progress, read_metrics
 from limit_lab.finetune.meter import Clock
 from limit_lab.finetune.module import Finetuning
@@ -30,48 +30,6 @@ from limit_lab.interruption import ToBeContinued, asked, finishing
 from limit_lab.model.causal import CausalLM
 from limit_lab.prompt import Document
 from limit_lab.recipe import Schedule, in_steps, misfits
-
-
-class HandOver(Callback):
-    """Hands the trained model over before DeepSpeed lets go of its pieces."""
-
-    def __init__(self, hand_over: Callable[[CausalLM], None], steps: int) -> None:
-        self.hand_over = hand_over
-        self.steps = steps
-
-    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        model = pl_module.model
-        assert isinstance(model, CausalLM)
-        if trainer.global_step == self.steps:  # it was not asked to end before
-            self.hand_over(model.eval())
-
-
-class GatherHead(Callback):
-    """Has ZeRO-3 gather the vocabulary's matrix for the head, which does not own it."""
-
-    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        model = pl_module.model
-        assert isinstance(model, CausalLM)
-        strategies.gather_head(model)
-
-
-class Mark(Callback):
-    """Saves a checkpoint at the export itself, where a later export of the same training goes on."""
-
-    def __init__(self, folder: Path, steps: int) -> None:
-        self.folder = folder
-        self.steps = steps
-
-    def on_train_batch_end(
-        self,
-        trainer: pl.Trainer,
-        pl_module: pl.LightningModule,
-        outputs: Tensor | Mapping[str, Any] | None,
-        batch: MicroBatch,
-        batch_idx: int,
-    ) -> None:
-        if trainer.global_step == self.steps:
-            save(trainer, self.folder)
 
 
 def lengths(recipe: Finetune, mixed: list[Document]) -> Schedule:
@@ -134,7 +92,8 @@ def train(
         HeldOut(watch.held_out, evaluations(steps, batches.steps_per_epoch), recipe, hardware),
         Samples(watch.prompts, recipe.samples_every_steps),
     ]
-    callbacks: list[Callback] = [GatherHead()] if strategies.stage(hardware) == 3 else []
+    callbacks: list[Callback] = [Agree(mixed)] if ranks > 1 else []
+    callbacks += [GatherHead()] if strategies.stage(hardware) == 3 else []
     callbacks += [journal, Observer(folder, recipe, looks, clock, say=say)]
     callbacks += [Mark(folder, steps)] if keep else []
     callbacks += [HandOver(hand_over, steps)] if hand_over is not None and strategies.stage(hardware) else []
