@@ -152,7 +152,10 @@ class Hardware:
     devices: int = 1  # per node
     nodes: int = 1
     gpu_gib: float = 0.0
-    strategy: str = "single"  # single | zero3
+    strategy: str = "single"  # single | ddp | zero1 | zero2 | zero3 (what ZeRO divides: states, gradients too, weights too)
+    offload: str = "none"  # none | optimizer: master weights and optimizer states in host memory, with ZeRO
+    sub_group_elements: int = 500_000_000  # elements of a partition that ZeRO-3 updates at a time
+    bucket_elements: int = 200_000_000  # gradients (and with ZeRO-3 weights) that travel at a time
     micro_batch: str = "8doc"  # documents per forward pass and device
     attention: str = "auto"  # auto | mask | documents | varlen | flex: how an MPT keeps packed documents apart
     recompute: bool = False  # blocks are run again in the backward pass instead of keeping their activations
@@ -168,10 +171,18 @@ class Hardware:
             if number < 1:
                 raise ConfigError(f"hardware.{name}={number} leaves nothing to run on: use 1 or more.")
         one_of("hardware.accelerator", self.accelerator, ("cpu", "gpu"))
-        one_of("hardware.strategy", self.strategy, ("single", "zero3"))
+        one_of("hardware.strategy", self.strategy, ("single", "ddp", "zero1", "zero2", "zero3"))
+        one_of("hardware.offload", self.offload, ("none", "optimizer"))
         one_of("hardware.attention", self.attention, ("auto", "mask", "documents", "varlen", "flex"))
         if self.logits_at_once < 1:
             raise ConfigError(f"hardware.logits_at_once={self.logits_at_once} projects nothing: use 1 or more.")
+        for name, elements in (("sub_group_elements", self.sub_group_elements), ("bucket_elements", self.bucket_elements)):
+            if elements < 1:
+                raise ConfigError(f"hardware.{name}={elements} holds nothing: use 1 or more, such as 200_000_000.")
+        if self.offload == "optimizer" and not self.strategy.startswith("zero"):
+            raise ConfigError(
+                f"hardware.offload=optimizer is done by ZeRO, but hardware.strategy={self.strategy}: use zero1, zero2 or zero3."
+            )
         if self.threads is not None and self.threads < 1:
             raise ConfigError(f"hardware.threads={self.threads} leaves nothing to compute with: use 1 or more, or null.")
         if self.strategy == "single" and self.devices * self.nodes > 1:

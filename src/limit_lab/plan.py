@@ -12,10 +12,12 @@ from limit_lab.config import Finetune, Study
 from limit_lab.durations import Batch
 from limit_lab.errors import PreflightError
 from limit_lab.estimate import (
-    disk_gib,
+    devices,
+    disk_terms,
     distinct,
+    flops,
     gauntlet_rows,
-    host_gib,
+    host_memory,
     learning,
     memory,
     pairs,
@@ -25,7 +27,9 @@ from limit_lab.estimate import (
     seconds,
     study_gib,
     tokens,
+    transfers,
 )
+from limit_lab.memory import Memory, device
 from limit_lab.microworld.checkpoint import missing
 from limit_lab.preflight import problems
 from limit_lab.recipe import Schedule
@@ -160,19 +164,52 @@ def _token_lines(study: Study, count: int) -> list[tuple[str, str]]:
 
 
 def _machine_lines(study: Study) -> list[tuple[str, str]]:
-    held, hardware = memory(study), study.hardware
-    devices = hardware.devices * hardware.nodes
+    hardware, held = study.hardware, memory(study)
     nodes = f" in {hardware.nodes} nodes" if hardware.nodes > 1 else ""
-    terms = f"weights {held.weights:.2f}, gradients {held.gradients:.2f}, optimizer {held.optimizer:.2f}"
+    offload = ", optimizer in host memory" if hardware.offload == "optimizer" else ""
+    again = ", blocks run again in the backward pass" if hardware.recompute else ""
+    moments = device(shape_of(study.model), study.finetune, hardware)
+    other = next(one for one in moments if one.moment != held.moment)
+    at_once = f"{hardware.strategy}{offload}, {study.finetune.precision}{again}"
+    disk = disk_terms(study)
     return [
-        (
-            "device",
-            f"{devices} x {hardware.accelerator}{nodes}, {hardware.strategy}, {study.finetune.precision}",
-        ),
-        ("GiB", f"{held.total:.2f} a device: {terms}, activations at most {held.activations:.2f}"),
-        ("host", f"~{host_gib(study):.1f} GiB of memory, {disk_gib(study):.2f} GiB of disk"),
+        ("device", f"{devices(study)} x {hardware.accelerator}{nodes}, {at_once}"),
+        ("GiB", f"at most {held.total:.2f} a device, in {held.moment} ({other.total:.2f} in {other.moment}):"),
+        ("", _terms(held)),
+        ("host", _host(study)),
+        ("disk", f"{sum(disk.values()):.2f} GiB: " + ", ".join(f"{name} {gib:.2f}" for name, gib in disk.items())),
+        ("compute", _compute(study)),
         ("time", _stage_times(study)),
+        ("", _device_hours(study)),
     ]
+
+
+def _terms(held: Memory) -> str:
+    return ", ".join(f"{name} {gib:.2f}" for name, gib in held.terms.items())
+
+
+def _host(study: Study) -> str:
+    held = host_memory(study)
+    node = " a node" if study.hardware.nodes > 1 else ""
+    return f"~{held.total:.1f} GiB of memory{node}, most in {held.moment}: {_terms(held)}"
+
+
+def _compute(study: Study) -> str:
+    work = flops(study)
+    if work is None:
+        return "unknown until the rows are read"
+    hardware = study.hardware
+    speed = f" at {hardware.mfu:.0%} of {hardware.tflops:g} TFLOP/s a device" if hardware.tflops > 0 else ""
+    return f"~{work:.2e} operations{speed}"
+
+
+def _device_hours(study: Study) -> str:
+    """All stages together, in hours of one device."""
+    times = [*transfers(study).values(), *seconds(study).values()]
+    known = sum(time for time in times if time is not None)
+    noun = "GPU-hours" if study.hardware.accelerator == "gpu" else "device-hours"
+    more = "" if None not in times else " and what is unknown"
+    return f"~{known * devices(study) / 3600:,.2f} {noun}{more}"
 
 
 def _totals(cells: Sequence[Study]) -> list[tuple[str, str]]:
@@ -192,7 +229,7 @@ def _totals(cells: Sequence[Study]) -> list[tuple[str, str]]:
 
 def duration(cells: Sequence[Study], bases: Sequence[Study] = ()) -> str:
     """Time in words of making ``cells`` and pretraining the ``bases`` of worlds; judging by a paid service is not counted."""
-    found = [time for cell in distinct(cells) for time in seconds(cell).values()]
+    found = [time for cell in distinct(cells) for time in (*seconds(cell).values(), *transfers(cell).values())]
     found += [pretraining(study) for study in bases]
     known = [time for time in found if time is not None]
     if not known:
@@ -202,11 +239,12 @@ def duration(cells: Sequence[Study], bases: Sequence[Study] = ()) -> str:
 
 
 def _stage_times(study: Study) -> str:
-    """Fine-tuning, gauntlet and answers apart."""
-    found = seconds(study)
+    """Load, fine-tuning, export, gauntlet and answers apart."""
+    found, moved = seconds(study), transfers(study)
     asked = [found[prompting] for prompting in study.gauntlet.prompting]
     gauntlet = sum(time for time in asked if time is not None) if None not in asked else None
-    parts = {"fine-tuning": found.get("finetune", 0.0), "gauntlet": gauntlet, "answers": found["answers"]}
+    parts = {"load": moved["load"], "fine-tuning": found.get("finetune", 0.0), "export": moved.get("export", 0.0)}
+    parts |= {"gauntlet": gauntlet, "answers": found["answers"]}
     return ", ".join(f"{name} {'unknown' if time is None else time_text(time)}" for name, time in parts.items() if time != 0.0)
 
 

@@ -142,7 +142,7 @@ def _memory(study: Study) -> Iterator[str]:
             f"hardware.strategy=zero3 on more devices, or a hardware.micro_batch below {hardware.micro_batch}."
         )
     pages = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / estimate.GIB
-    if (need := estimate.host_gib(study)) > pages:
+    if (need := estimate.host_memory(study).total) > pages:
         yield f"the run needs ~{need:.0f} GiB of host memory and this machine has {pages:.0f}: choose a smaller model."
 
 
