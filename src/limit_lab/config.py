@@ -378,6 +378,13 @@ class Cells:
 
 
 @dataclass(kw_only=True)
+class Plan:
+    """The argument of do=plan."""
+
+    lookup: bool = False  # instead of this study, which hardware runs MPT-7B and 30B with this recipe's optimizer
+
+
+@dataclass(kw_only=True)
 class Report:
     """The arguments of do=report."""
 
@@ -413,6 +420,7 @@ class Study:
     seeds: Seeds = field(default_factory=Seeds)
     microworld: Microworld = field(default_factory=Microworld)
     study: Cells = field(default_factory=Cells)
+    plan: Plan = field(default_factory=Plan)
     report: Report = field(default_factory=Report)
     diff: Diff = field(default_factory=Diff)
 

@@ -24,7 +24,7 @@ DECODING = 0.1
 #: Assumed: what a disk reads and writes in a second, and the bytes that a token stands for in a file of questions.
 DISK_GIB_A_SECOND, BYTES_A_TOKEN = 1.0, 4
 #: Nodes of the configuration that make no cell another one.
-AROUND = ("do", "runs", "debug", "hardware", "judge", "tracking", "study", "report")
+AROUND = ("do", "runs", "debug", "hardware", "judge", "tracking", "study", "plan", "report")
 
 
 @dataclass(frozen=True, slots=True)
