@@ -42,9 +42,9 @@ class Case:
 
 
 CASES = {
-    "adamw": Case(d_model=1024, n_layers=11, tokens=16, documents=1),
-    "lionw": Case(d_model=1024, n_layers=15, tokens=16, documents=1, optimizer="lionw"),
-    "bf16": Case(d_model=1024, n_layers=11, tokens=16, documents=1, precision="bf16"),
+    "adamw": Case(d_model=2048, n_layers=3, tokens=16, documents=1),
+    "lionw": Case(d_model=2048, n_layers=4, tokens=16, documents=1, optimizer="lionw"),
+    "bf16": Case(d_model=2048, n_layers=3, tokens=16, documents=1, precision="bf16"),
     "lora": Case(d_model=2048, n_layers=22, tokens=16, documents=1, precision="bf16", rank=16),
     "activations": Case(d_model=512, n_layers=12, tokens=512, documents=4),
     "recompute": Case(d_model=512, n_layers=12, tokens=512, documents=4, recompute=True),

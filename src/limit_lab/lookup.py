@@ -15,6 +15,8 @@ from limit_lab.shapes import Shape, shape_of
 MODELS = ("mpt_7b", "mpt_30b")
 HARDWARE = ("1x80gb", "h200", "8x40gb", "8x80gb")
 WIDTHS = (2048, 8192)
+#: Assumed: host memory of a node for each of its devices.
+HOST_GIB = 128
 
 #: What is divided over the devices, the fastest first; then the optimizer leaves them too.
 ALONE, TOGETHER = ("single", "zero3"), ("ddp", "zero1", "zero2", "zero3")
@@ -30,13 +32,13 @@ class Way:
 
     @property
     def fits(self) -> bool:
-        return self.device.total <= self.hardware.gpu_gib
+        return self.device.total <= self.hardware.gpu_gib and self.host_gib <= HOST_GIB * self.hardware.devices
 
     @property
     def text(self) -> str:
         how = self.hardware.strategy + (" offload" if self.hardware.offload == "optimizer" else "")
         how += " recompute" if self.hardware.recompute else ""
-        return f"{how} {self.device.total:.0f} ({self.host_gib:,.0f})" if self.fits else f"no: {self.device.total:.0f}"
+        return f"{how if self.fits else 'no:'} {self.device.total:.0f} ({self.host_gib:,.0f})"
 
 
 def ways(shape: Shape, recipe: Finetune, hardware: Hardware) -> Iterator[Way]:
@@ -50,7 +52,7 @@ def ways(shape: Shape, recipe: Finetune, hardware: Hardware) -> Iterator[Way]:
 
 
 def way(shape: Shape, recipe: Finetune, hardware: Hardware) -> Way:
-    """The fastest way that fits, else the one that needs least."""
+    """The fastest way that fits, else the one whose device holds least."""
     found = list(ways(shape, recipe, hardware))
     return next((one for one in found if one.fits), min(found, key=lambda one: one.device.total))
 
@@ -69,7 +71,7 @@ def table(recipe: Finetune) -> str:
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = ["  ".join(text.ljust(size) for text, size in zip(row, widths, strict=True)).rstrip() for row in rows]
     head = (
-        f"what runs where ({recipe.optimizer}, {recipe.precision}, one document of full length a pass): the first way that fits, "
-        "from the fastest, with GiB a device and in brackets of a node's host memory"
+        f"what runs where ({recipe.optimizer}, {recipe.precision}, one document of full length a pass): the first way that "
+        f"fits, the fastest first; GiB a device, in brackets of a node's host, which is taken to have {HOST_GIB} a device"
     )
     return "\n".join([head, "", *lines])

@@ -34,9 +34,10 @@ def refused(study: Study) -> Iterator[str]:
     shape, recipe, hardware = shape_of(study.model), study.finetune, study.hardware
     held = peak(shape, recipe, hardware)
     if hardware.accelerator == "gpu" and 0 < hardware.gpu_gib < held.total and study.mixture.samples:
+        remedies = _listed(on_device(shape, recipe, hardware))
         yield (
-            f"fine-tuning needs up to {held.total:.1f} GiB a device in {held.moment} and hardware.gpu_gib={hardware.gpu_gib:g}; "
-            f"most are {_largest(held)}: use {_listed(on_device(shape, recipe, hardware))}."
+            f"fine-tuning needs up to {held.total:.1f} GiB a device and hardware.gpu_gib={hardware.gpu_gib:g}, in "
+            f"{held.moment}; most are {_largest(held)}: use {remedies}."
         )
     phases = host(shape, recipe, hardware)
     most = max(phases, key=lambda one: one.total) if study.mixture.samples else phases[0]
