@@ -3,10 +3,12 @@
     python benchmarks/plan_memory.py [--cases adamw lionw bf16 lora activations recompute]
 
 Every case runs in a process of its own: a tiny fine-tuning loads what is loaded late, then a random MPT takes steps through
-`limit_lab.finetune.train`. Resident memory above what the process held before the model was built is read at every optimizer
-step: the highest since the step before (the backward pass), the highest in the step, and what stays after it (the states).
+`limit_lab.finetune.train`. Resident memory above what the process held before the model was built is read after every
+optimizer step: what stays (the states), and from the second step on the most since the step before (the peak).
 The states are at least 2 GiB in all but the last two cases, which hold a small model and many tokens and ask for the
-activations. The last results are kept in benchmarks/results/plan_memory.json.
+activations. Every case runs twice: as it is, and with MALLOC_MMAP_THRESHOLD_ set so low that freed tensors go back to the
+system at once ("returned"). What the first holds more was freed, and is kept by the C library, whose blocks below 32 MiB
+come from a heap; the weights of a large model are above that. The last results are kept in benchmarks/results/plan_memory.json.
 """
 
 from __future__ import annotations
@@ -110,56 +112,47 @@ def train(case: Case, folder: Path) -> None:
     run(model, mixed, recipe(case), hardware(case), folder, seed=0, say=False)
 
 
-def planned(case: Case) -> tuple[Any, Any]:
+def planned(case: Case) -> Any:
     from limit_lab.config import Model
-    from limit_lab.memory import device
+    from limit_lab.memory import peak
     from limit_lab.shapes import shape_of
 
     sizes = {"d_model": case.d_model, "n_layers": case.n_layers, "n_heads": case.d_model // 64}
     shape = shape_of(Model(name="measured", vocab_size=VOCABULARY, **sizes))
-    return device(shape, recipe(case), hardware(case))
+    return peak(shape, recipe(case), hardware(case))
 
 
 def measure(case: Case) -> dict[str, Any]:
     """Planned and measured GiB of one case, in this process."""
-    from torch.optim.optimizer import register_optimizer_step_post_hook, register_optimizer_step_pre_hook
+    from torch.optim.optimizer import register_optimizer_step_post_hook
 
-    seen: dict[str, list[float]] = {"backward": [], "step": [], "states": []}
-    memory = Resident()
+    memory, states, peaks = Resident(), [], []
     with tempfile.TemporaryDirectory() as folder:
         train(
             Case(d_model=64, n_layers=1, tokens=16, documents=1, rank=case.rank, precision=case.precision), Path(folder) / "a"
         )
         base = memory.now()
-        memory.most()
-
-        def before(*_: Any) -> None:
-            seen["backward"].append(memory.most() - base)
 
         def after(*_: Any) -> None:
-            seen["step"].append(memory.most() - base)
-            seen["states"].append(memory.now() - base)
+            states.append(memory.now() - base)
+            peaks.append(memory.most() - base)
 
-        hooks = [register_optimizer_step_pre_hook(before), register_optimizer_step_post_hook(after)]
+        hook = register_optimizer_step_post_hook(after)
         train(case, Path(folder) / "b")
-        for hook in hooks:
-            hook.remove()
-    backward, step = planned(case)
-    found: dict[str, Any] = {"baseline_gib": base, "terms_gib": dict(backward.terms)}
-    # the first step's peak holds what building the model needed, and no optimizer states yet
-    for name, plan, own in (
-        ("states", backward.states, seen["states"][-1]),
-        ("backward", backward.total, max(seen["backward"][1:])),
-        ("step", step.total, max(seen["step"][1:])),
-    ):
-        found[name] = {"planned_gib": plan, "measured_gib": own, "ratio": own / plan}
+        hook.remove()
+    plan = planned(case)
+    found: dict[str, Any] = {"baseline_gib": base, "moment": plan.moment, "terms_gib": dict(plan.terms)}
+    # what the first step's peak holds is what building the model needed
+    for name, expected, own in (("states", plan.states, states[-1]), ("peak", plan.total, max(peaks[1:]))):
+        found[name] = {"planned_gib": expected, "measured_gib": own, "ratio": own / expected}
     return found
 
 
-def alone(name: str) -> dict[str, Any]:
+def alone(name: str, *, returned: bool) -> dict[str, Any]:
     """One case in a process of its own. Raises: SystemExit with its exit code when it fails."""
     command = [sys.executable, __file__, "--measure", name]
-    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", **({"MALLOC_MMAP_THRESHOLD_": str(2**16)} if returned else {})}
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False, env=environment)
     if done.returncode:
         raise SystemExit(done.returncode)
     found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
@@ -175,14 +168,14 @@ def main() -> None:
         sys.stdout.write(json.dumps(measure(CASES[given.measure])) + "\n")
         return
     found: dict[str, Any] = {}
-    sys.stdout.write(f"{'case':<12} {'':<9} {'planned':>8} {'measured':>9} {'ratio':>6}  (GiB above the baseline)\n")
+    sys.stdout.write(f"{'case':<12} {'':<9} {'':<6} {'planned':>8} {'measured':>9} {'ratio':>6}  (GiB above the baseline)\n")
     for name in given.cases:
-        found[name] = alone(name)
-        for part in ("states", "backward", "step"):
-            one = found[name][part]
-            sys.stdout.write(
-                f"{name:<12} {part:<9} {one['planned_gib']:>8.3f} {one['measured_gib']:>9.3f} {one['ratio']:>6.3f}\n"
-            )
+        found[name] = {"as it is": alone(name, returned=False), "returned": alone(name, returned=True)}
+        for how, measured in found[name].items():
+            for part in ("states", "peak"):
+                one = measured[part]
+                numbers = f"{one['planned_gib']:>8.3f} {one['measured_gib']:>9.3f} {one['ratio']:>6.3f}"
+                sys.stdout.write(f"{name:<12} {how:<9} {part:<6} {numbers}\n")
         sys.stdout.flush()
     if len(found) == len(CASES):
         RESULTS.parent.mkdir(exist_ok=True)

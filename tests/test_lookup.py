@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from limit_lab.compose import compose
+from limit_lab.compose import compose, config_dir
 from limit_lab.lookup import HARDWARE, table, way, ways
 from limit_lab.shapes import shape_of
 
@@ -16,6 +16,14 @@ def test_all_that_is_asked_has_a_row_and_a_column() -> None:
     assert all(name in titles for name in HARDWARE)
     assert len(rows) == 8
     assert [row.split()[0] for row in rows] == ["mpt_7b"] * 4 + ["mpt_30b"] * 4
+
+
+def test_the_readme_shows_what_the_command_prints() -> None:
+    text = (config_dir().parent / "README.md").read_text(encoding="utf-8")
+    for line in table(compose(["finetune=default"]).finetune).splitlines()[2:]:
+        assert f"    {line}" in text.splitlines(), (
+            "print it again: python -m limit_lab finetune=default do=plan plan.lookup=true"
+        )
 
 
 @pytest.mark.parametrize("hardware", HARDWARE)

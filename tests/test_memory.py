@@ -65,14 +65,14 @@ def test_recomputation_keeps_the_inputs_of_the_blocks_and_one_live_block(
 
 def test_one_device_holds_float32_and_autocasts_copies() -> None:
     model = shape("mpt_7b")
-    held, step = device(model, RECIPE, ONE)
+    held, end, step = device(model, RECIPE, ONE)
     assert held.terms["weights"] == held.gradients == pytest.approx(4 * model.parameters / GIB)
     assert held.terms["bf16 copies"] == pytest.approx(2 * model.parameters / GIB)
     assert held.terms["optimizer states"] == pytest.approx(8 * model.parameters / GIB)
     assert "bf16 copies" not in turn(model, replace(RECIPE, precision="fp32"), ONE).terms
     # torch's AdamW holds the roots of all second moments at once on a GPU, so 20 bytes a parameter in the step
     assert step.states + step.terms["update"] == pytest.approx(20 * model.parameters / GIB)
-    assert peak(model, RECIPE, ONE) == max(held, step, key=lambda one: one.total)
+    assert peak(model, RECIPE, ONE) == max(held, end, step, key=lambda one: one.total)
 
 
 @pytest.mark.parametrize(
@@ -80,7 +80,7 @@ def test_one_device_holds_float32_and_autocasts_copies() -> None:
 )
 def test_updates_of_one_tensor_at_a_time_take_copies_of_the_largest(optimizer: str, accelerator: str, copies: int) -> None:
     model, at = shape("mpt_7b"), replace(ONE, accelerator=accelerator)
-    step = device(model, replace(RECIPE, optimizer=optimizer), at)[1]
+    step = device(model, replace(RECIPE, optimizer=optimizer), at)[2]
     assert largest(model) == 50432 * 4096
     assert step.terms["update"] == pytest.approx(copies * 4 * 50432 * 4096 / GIB)
 
@@ -92,9 +92,9 @@ def test_ddp_copies_the_gradients_into_its_buckets() -> None:
 
 def test_zero3_updates_a_sub_group_at_a_time() -> None:
     model, alone = shape("mpt_7b"), replace(EIGHT, devices=1, sub_group_elements=500_000_000)
-    step = device(model, RECIPE, alone)[1]
+    step = device(model, RECIPE, alone)[2]
     assert step.terms["gradients in float32"] == step.terms["update"] == pytest.approx(4 * 5e8 / GIB)
-    whole = device(model, RECIPE, replace(alone, sub_group_elements=10**12))[1]
+    whole = device(model, RECIPE, replace(alone, sub_group_elements=10**12))[2]
     assert whole.terms["gradients in float32"] == pytest.approx(24.8, rel=0.005)
 
 
@@ -128,13 +128,23 @@ def test_adapters_leave_the_weights_in_bf16_once_a_device_or_divided() -> None:
     assert parts.gradients == pytest.approx(2 * own / 8 / GIB)
 
 
-def test_logits_by_chunks_make_their_gradient_in_the_forward_pass() -> None:
+def test_logits_by_chunks_need_the_matrix_in_bf16_beside_them() -> None:
     model, small = shape("mpt_7b"), replace(ONE, logits_at_once=512)
     assert logits(model, RECIPE, replace(ONE, logits_at_once=2048)) == 12 * 2048 * 50432
     matrix = 50432 * 4096
-    assert logits(model, RECIPE, small) == 6 * 512 * 50432 + (4 + 2 + 2) * matrix
+    assert logits(model, RECIPE, small) == 6 * 512 * 50432 + (2 + 2) * matrix
     assert logits(model, replace(RECIPE, freeze_embeddings=True), small) == 6 * 512 * 50432 + 2 * matrix
-    assert logits(model, RECIPE, replace(EIGHT, logits_at_once=512)) == 6 * 512 * 50432 + 2 * matrix
+    assert logits(model, RECIPE, replace(EIGHT, logits_at_once=512)) == 12 * 512 * 50432
+
+
+def test_the_projections_gradient_waits_for_the_embeddings() -> None:
+    model, one = shape("mpt_7b"), 4 * 50432 * 4096 / GIB
+    turning, end, _ = device(model, RECIPE, ONE)
+    assert turning.terms["vocabulary's gradients"] == pytest.approx(one)
+    assert end.terms["vocabulary's gradients"] == pytest.approx(3 * one)
+    assert "activations" not in end.terms
+    frozen = device(model, replace(RECIPE, freeze_embeddings=True), ONE)
+    assert not any("vocabulary's gradients" in held.terms for held in frozen)
 
 
 def test_a_dense_mask_costs_its_square() -> None:

@@ -80,13 +80,20 @@ def moments(recipe: Finetune) -> float:
     return 4.0 if recipe.optimizer == "lionw" else 8.0
 
 
-def device(shape: Shape, recipe: Finetune, hardware: Hardware) -> tuple[Memory, Memory]:
-    """What a device holds where the forward pass turns into the backward pass, and in the optimizer's step."""
+def device(shape: Shape, recipe: Finetune, hardware: Hardware) -> tuple[Memory, Memory, Memory]:
+    """What a device holds at the turn to the backward pass, at the end of that, and in the optimizer's step."""
     lasting, turn, step = _lasting(shape, recipe, hardware), _turn(shape, recipe, hardware), _step(shape, recipe, hardware)
+    # the embedding's gradient joins that of the projection, then both join what other micro-batches left
+    end = {name: value for name, value in turn.items() if name in ("gathered weights", "buckets")}
+    end["vocabulary's gradients"] = 3 * _vocabulary_gradient(shape, recipe, hardware)
     in_step = {**lasting, **step}
     if stage(hardware) in (1, 2):  # float32 gradients take the place of the others
         in_step["gradients"] = 0.0
-    return _memory("the backward pass", {**lasting, **turn}, hardware), _memory("the optimizer's step", in_step, hardware)
+    return (
+        _memory("the backward pass", {**lasting, **turn}, hardware),
+        _memory("the end of the backward pass", {**lasting, **end}, hardware),
+        _memory("the optimizer's step", in_step, hardware),
+    )
 
 
 def peak(shape: Shape, recipe: Finetune, hardware: Hardware) -> Memory:
@@ -146,7 +153,14 @@ def _turn(shape: Shape, recipe: Finetune, hardware: Hardware) -> dict[str, float
     found["buckets"] = _buckets(shape, recipe, hardware)
     found["activations"] = activations(shape, recipe, hardware)
     found["logits"] = logits(shape, recipe, hardware)
+    found["vocabulary's gradients"] = _vocabulary_gradient(shape, recipe, hardware)
     return found
+
+
+def _vocabulary_gradient(shape: Shape, recipe: Finetune, hardware: Hardware) -> float:
+    """Bytes of the projection's gradient, which waits from the loss to the embedding's where one matrix is both."""
+    learns = not recipe.lora.rank and not recipe.freeze_embeddings
+    return _weight_bytes(recipe, hardware) * shape.vocab_size * shape.d_model if learns else 0.0
 
 
 def _buckets(shape: Shape, recipe: Finetune, hardware: Hardware) -> float:
@@ -236,9 +250,9 @@ def logits(shape: Shape, recipe: Finetune, hardware: Hardware) -> float:
     plain = 12 * min(tokens, hardware.logits_at_once) * shape.vocab_size
     if tokens <= hardware.logits_at_once:
         return plain
-    matrix, size = shape.vocab_size * shape.d_model, _weight_bytes(recipe, hardware)
     learns = not recipe.lora.rank and not recipe.freeze_embeddings
-    beside = size * matrix * learns + (2 * matrix * (1 + learns) if recipe.precision == "bf16" and size == 4 else 0)
+    autocast = recipe.precision == "bf16" and _weight_bytes(recipe, hardware) == 4
+    beside = 2 * shape.vocab_size * shape.d_model * (1 + learns) if autocast else 0
     return max(plain, 6 * hardware.logits_at_once * shape.vocab_size + beside)
 
 

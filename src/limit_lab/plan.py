@@ -169,23 +169,25 @@ def _machine_lines(study: Study) -> list[tuple[str, str]]:
     offload = ", optimizer in host memory" if hardware.offload == "optimizer" else ""
     again = ", blocks run again in the backward pass" if hardware.recompute else ""
     moments = device(shape_of(study.model), study.finetune, hardware)
-    other = next(one for one in moments if one.moment != held.moment)
+    others = ", ".join(f"{one.total:.2f} in {one.moment}" for one in moments if one.moment != held.moment)
     at_once = f"{hardware.strategy}{offload}, {study.finetune.precision}{again}"
     disk = disk_terms(study)
     return [
         ("device", f"{devices(study)} x {hardware.accelerator}{nodes}, {at_once}"),
-        ("GiB", f"at most {held.total:.2f} a device, in {held.moment} ({other.total:.2f} in {other.moment}):"),
+        ("GiB", f"at most {held.total:.2f} a device, in {held.moment} ({others}):"),
         ("", _terms(held)),
         ("host", _host(study)),
         ("disk", f"{sum(disk.values()):.2f} GiB: " + ", ".join(f"{name} {gib:.2f}" for name, gib in disk.items())),
         ("compute", _compute(study)),
         ("time", _stage_times(study)),
-        ("", _device_hours(study)),
+        ("", _device_hours([study])),
     ]
 
 
 def _terms(held: Memory) -> str:
-    return ", ".join(f"{name} {gib:.2f}" for name, gib in held.terms.items())
+    """The terms that two digits show, or all together as nothing worth a digit."""
+    shown = [f"{name} {gib:.2f}" for name, gib in held.terms.items() if gib >= 0.005]
+    return ", ".join(shown) or "no term above 0.01"
 
 
 def _host(study: Study) -> str:
@@ -203,13 +205,13 @@ def _compute(study: Study) -> str:
     return f"~{work:.2e} operations{speed}"
 
 
-def _device_hours(study: Study) -> str:
-    """All stages together, in hours of one device."""
-    times = [*transfers(study).values(), *seconds(study).values()]
+def _device_hours(cells: Sequence[Study]) -> str:
+    """All stages of ``cells`` together, in hours of one device."""
+    times = [time for cell in cells for time in (*transfers(cell).values(), *seconds(cell).values())]
     known = sum(time for time in times if time is not None)
-    noun = "GPU-hours" if study.hardware.accelerator == "gpu" else "device-hours"
+    noun = "GPU-hours" if cells[-1].hardware.accelerator == "gpu" else "device-hours"
     more = "" if None not in times else " and what is unknown"
-    return f"~{known * devices(study) / 3600:,.2f} {noun}{more}"
+    return f"~{known * devices(cells[-1]) / 3600:,.2f} {noun}{more}"
 
 
 def _totals(cells: Sequence[Study]) -> list[tuple[str, str]]:
@@ -220,11 +222,19 @@ def _totals(cells: Sequence[Study]) -> list[tuple[str, str]]:
     tasks = f"{len(last.gauntlet.tasks)} tasks, {'written by the embedded world' if embedded else here}, for each cell"
     return [
         ("time", duration(cells, missing(cells))),
+        ("", _device_hours(distinct(cells))),
+        *([("GiB", _most(cells))] if last.study.axes else []),
         ("disk", f"{study_gib(cells, missing(cells)):.2f} GiB under {last.runs}"),
         ("gauntlet", f"{last.gauntlet.name}: {tasks}, prompted {' and '.join(last.gauntlet.prompting)}"),
         ("answers", f"{_answers(last)} for each cell, at most {last.answers.max_new_tokens:,} new tokens each"),
         ("judge", _judging(last, pairs(cells))),
     ]
+
+
+def _most(cells: Sequence[Study]) -> str:
+    """Memory of the cell that needs most of it."""
+    held = max((memory(cell) for cell in cells if cell.mixture.samples), key=lambda one: one.total)
+    return f"at most {held.total:.2f} a device, in {held.moment}: {_terms(held)}"
 
 
 def duration(cells: Sequence[Study], bases: Sequence[Study] = ()) -> str:
