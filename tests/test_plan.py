@@ -58,7 +58,7 @@ def test_the_plan_of_a_large_model_names_every_term_and_every_stage(user: Path) 
     for part in (
         "GiB        at most ",
         "weights 1.55, gradients 1.55, master weights 3.10, optimizer states 6.19, gathered weights 2.25, buckets 0.75",
-        "of memory, most in export: processes 16.00, weights exported 12.38, tensor on its way 1.15",
+        "of memory, most in export: processes 16.00, files mapped 12.38, tensor on its way 1.15",
         "disk       185.77 GiB: two checkpoints 173.39, export 12.38",
         "compute    ~1.98e+18 operations at 40% of 312 TFLOP/s a device",
         "time       load ~12 seconds, fine-tuning ~33.1 minutes, export ~25 seconds, gauntlet unknown, answers ~2.0 minutes",

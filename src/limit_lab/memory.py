@@ -257,16 +257,19 @@ def logits(shape: Shape, recipe: Finetune, hardware: Hardware) -> float:
 
 
 def host(shape: Shape, recipe: Finetune, hardware: Hardware) -> tuple[Memory, ...]:
-    """What a node's host memory holds while weights load, while they are trained, and while they are exported."""
+    """What a node's host memory holds while weights load, while they are trained, and while they are exported.
+
+    An export is written tensor by tensor and checked from its files, whose pages count though the system may take them back.
+    """
     zero, every, own = stage(hardware), shape.parameters, learnt(shape, recipe)
     processes = hardware.devices
     running = {"processes": PROCESS_GIB[hardware.accelerator] * processes * GIB}
     if zero == 3:  # rank zero reads, every rank keeps its part
         loading = {"weights read": 2 * every + 4 * largest(shape)}
-        export = {"weights exported": 2 * every, "tensor on its way": 6 * largest(shape)}
+        export = {"files mapped": 2 * every, "tensor on its way": 6 * largest(shape)}
     else:
         loading = {"model": 4 * every * processes, "weights read": 4 * every * processes}
-        export = {"model": 4 * every * processes, "model read again": 8 * every}
+        export = {"model": 4 * every * processes, "files mapped": 4 * every, "tensor on its way": 6 * largest(shape)}
     training: dict[str, float] = {}
     if hardware.accelerator == "cpu":
         held = peak(shape, recipe, hardware)
