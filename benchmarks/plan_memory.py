@@ -96,7 +96,7 @@ def recipe(case: Case) -> Any:
 
 
 def train(case: Case, folder: Path) -> None:
-    """Steps over documents of random tokens, all of full length and half of them targets."""
+    """Steps over documents of random tokens, all of full length and all but the first of them targets."""
     import torch
 
     from limit_lab.finetune.train import train as run
@@ -108,7 +108,7 @@ def train(case: Case, folder: Path) -> None:
     model.initialise(0)
     generator = torch.Generator().manual_seed(0)
     drawn = torch.randint(VOCABULARY, (2 * case.documents, case.tokens), generator=generator).tolist()
-    mixed = [Document(source="drawn", row=row, ids=ids, prompt_tokens=case.tokens // 2) for row, ids in enumerate(drawn)]
+    mixed = [Document(source="drawn", row=row, ids=ids, prompt_tokens=1) for row, ids in enumerate(drawn)]
     run(model, mixed, recipe(case), hardware(case), folder, seed=0, say=False)
 
 
@@ -167,19 +167,24 @@ def main() -> None:
     if given.measure:
         sys.stdout.write(json.dumps(measure(CASES[given.measure])) + "\n")
         return
-    found: dict[str, Any] = {}
     sys.stdout.write(f"{'case':<12} {'':<9} {'':<6} {'planned':>8} {'measured':>9} {'ratio':>6}  (GiB above the baseline)\n")
     for name in given.cases:
-        found[name] = {"as it is": alone(name, returned=False), "returned": alone(name, returned=True)}
-        for how, measured in found[name].items():
+        found = {"as it is": alone(name, returned=False), "returned": alone(name, returned=True)}
+        for how, measured in found.items():
             for part in ("states", "peak"):
                 one = measured[part]
                 numbers = f"{one['planned_gib']:>8.3f} {one['measured_gib']:>9.3f} {one['ratio']:>6.3f}"
                 sys.stdout.write(f"{name:<12} {how:<9} {part:<6} {numbers}\n")
         sys.stdout.flush()
-    if len(found) == len(CASES):
-        RESULTS.parent.mkdir(exist_ok=True)
-        RESULTS.write_text(json.dumps({**provenance.collect(), "cases": found}, indent=1) + "\n", encoding="utf-8")
+        keep(name, found)
+
+
+def keep(name: str, found: dict[str, Any]) -> None:
+    """Put one case's last result beside those of the others."""
+    kept = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.is_file() else {}
+    cases = kept.get("cases", {}) | {name: {**provenance.collect(), **found}}
+    RESULTS.parent.mkdir(exist_ok=True)
+    RESULTS.write_text(json.dumps({"cases": cases}, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -147,13 +147,14 @@ def test_the_projections_gradient_waits_for_the_embeddings() -> None:
     assert not any("vocabulary's gradients" in held.terms for held in frozen)
 
 
-def test_a_dense_mask_costs_its_square() -> None:
-    model = shape("mpt_7b")
-    mask, auto = (activations(model, RECIPE, replace(ONE, attention=name, accelerator="cpu")) for name in ("mask", "auto"))
-    one = 32 * 2048**2
-    assert mask - auto == 2 * one  # a copy in bf16 of the layer that computes
-    many = activations(model, RECIPE, replace(ONE, attention="mask", recompute=False))
-    assert many > 2 * 32 * one
+def test_attention_with_a_bias_costs_the_square_of_the_width() -> None:
+    model, one = shape("mpt_7b"), 32 * 2048**2
+    on_cpu = replace(ONE, accelerator="cpu", micro_batch="3doc")
+    fused, mask, auto = (activations(model, RECIPE, replace(on_cpu, attention=name)) for name in ("flex", "mask", "auto"))
+    assert mask - fused == 3 * one * (4 + 2)  # a bias for every row, and a copy in bf16 for the layer that computes
+    assert auto - fused == one * (4 + 3 * 2)  # one bias for all, and the scores of that layer
+    kept, none = (activations(model, RECIPE, replace(on_cpu, attention=name, recompute=False)) for name in ("auto", "flex"))
+    assert kept - none == one * (4 + 3 * 2 * 32)
 
 
 def test_a_30b_is_exported_from_zero3_within_64_gib() -> None:

@@ -230,15 +230,19 @@ def _attention_channels(shape: Shape, hardware: Hardware, size: int) -> int:
 
 
 def _scores(shape: Shape, recipe: Finetune, hardware: Hardware, layers: int) -> float:
-    """Bytes of ALiBi's bias as an MPT makes it: one for all rows (documents), or one a row with a bf16 copy a layer (mask)."""
-    width = recipe.max_seq_tokens
+    """Bytes of ALiBi's bias and of the scores in an MPT's attention.
+
+    mask: a bias for every row, with a copy in bf16 for every layer; documents: one bias for all, and the scores of every
+    document and layer, since torch has no fused kernel for that bias on a CPU.
+    """
+    rows = documents(hardware.micro_batch, name="hardware.micro_batch")
+    low, one = recipe.precision == "bf16", shape.n_heads * recipe.max_seq_tokens**2
     if shape.kind != "mpt":
         return 0.0
     if hardware.attention == "mask":
-        rows = documents(hardware.micro_batch, name="hardware.micro_batch")
-        return rows * shape.n_heads * width**2 * (4 + (2 * layers if recipe.precision == "bf16" else 0))
+        return rows * one * (4 + (2 * layers if low else 0))
     by_document = hardware.attention == "documents" or (hardware.attention == "auto" and hardware.accelerator == "cpu")
-    return 4 * shape.n_heads * width**2 if by_document else 0.0
+    return one * (4 + rows * layers * (2 if low else 4)) if by_document else 0.0
 
 
 def logits(shape: Shape, recipe: Finetune, hardware: Hardware) -> float:
