@@ -1,11 +1,11 @@
 """Planned against measured memory of real training steps on this machine's CPU.
 
-    python benchmarks/plan_memory.py [--cases adamw lionw bf16 lora activations recompute]
+    python benchmarks/plan_memory.py [--cases adamw lionw bf16 lora activations]
 
 Every case runs in a process of its own: a tiny fine-tuning loads what is loaded late, then a random MPT takes steps through
 `limit_lab.finetune.train`. Resident memory above what the process held before the model was built is read after every
 optimizer step: what stays (the states), and from the second step on the most since the step before (the peak).
-The states are at least 2 GiB in all but the last two cases, which hold a small model and many tokens and ask for the
+The states are at least 2 GiB in all but the last case, which holds a small model and many tokens and asks for the
 activations. Every case runs twice: as it is, and with MALLOC_MMAP_THRESHOLD_ set so low that freed tensors go back to the
 system at once ("returned"). What the first holds more was freed, and is kept by the C library, whose blocks below 32 MiB
 come from a heap; the weights of a large model are above that. The last results are kept in benchmarks/results/plan_memory.json.
@@ -40,7 +40,6 @@ class Case:
     optimizer: str = "adamw"
     precision: str = "fp32"
     rank: int = 0
-    recompute: bool = False
 
 
 CASES = {
@@ -49,7 +48,6 @@ CASES = {
     "bf16": Case(d_model=2048, n_layers=3, tokens=16, documents=1, precision="bf16"),
     "lora": Case(d_model=2048, n_layers=22, tokens=16, documents=1, precision="bf16", rank=16),
     "activations": Case(d_model=512, n_layers=12, tokens=512, documents=4),
-    "recompute": Case(d_model=512, n_layers=12, tokens=512, documents=4, recompute=True),
 }
 
 
@@ -75,7 +73,7 @@ class Resident:
 def hardware(case: Case) -> Any:
     from limit_lab.config import Hardware
 
-    return Hardware(name="cpu", micro_batch=f"{case.documents}doc", recompute=case.recompute)
+    return Hardware(name="cpu", micro_batch=f"{case.documents}doc")
 
 
 def recipe(case: Case) -> Any:
