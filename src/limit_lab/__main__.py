@@ -151,6 +151,11 @@ def _study(cells: list[Study]) -> None:
 
 
 def _plan(cells: list[Study]) -> None:
+    if cells[-1].plan.lookup:
+        from limit_lab import lookup
+
+        _say(lookup.table(cells[-1].finetune))
+        return
     from limit_lab import plan
 
     _say(plan.describe(cells))

@@ -13,9 +13,9 @@ from typing import Any
 
 from omegaconf import MISSING
 
-from limit_lab.durations import documents
 from limit_lab.errors import ConfigError, did_you_mean, one_of
 from limit_lab.fingerprints import ADDED
+from limit_lab.hardware import Hardware as Hardware
 from limit_lab.launch import Launch as Launch
 from limit_lab.recipe import Finetune as Finetune
 
@@ -181,51 +181,6 @@ class Export:
     def parameter_bytes(self) -> int:
         """Bytes that an exported parameter takes."""
         return 2 if self.dtype == "bf16" else 4
-
-
-@dataclass(kw_only=True)
-class Hardware:
-    """What the run may use; outside every fingerprint, recorded in every result."""
-
-    name: str = MISSING
-    accelerator: str = "cpu"  # cpu | gpu
-    devices: int = 1  # per node
-    nodes: int = 1
-    gpu_gib: float = 0.0
-    head: str | None = None  # HOST:PORT where several nodes meet; null: on the first of a Slurm job
-    strategy: str = "single"  # single | ddp | zero1 | zero2 | zero3
-    offload: str = "none"  # none | optimizer: ZeRO's master weights and moments in host memory
-    sub_group_elements: int = 500_000_000  # ZeRO-3: weights updated at a time, whose float32 gradients exist at once
-    bucket_elements: int = 200_000_000  # ZeRO: gathered or reduced at a time
-    micro_batch: str = "8doc"  # documents per forward pass and device
-    attention: str = "auto"  # auto | mask | documents | varlen | flex: how an MPT keeps packed documents apart
-    recompute: bool = False  # blocks are run again in the backward pass instead of keeping their activations
-    logits_at_once: int = 4096  # targets projected onto the vocabulary at a time
-    threads: int | None = None  # of this process; null: as many as OMP_NUM_THREADS or the machine says
-    cells: int | None = 1  # made at the same time, each by its own process; null: as many as cores and threads allow
-    tflops: float = 0.0  # bf16 peak per device, for the plan
-    mfu: float = 0.4  # assumed share of the peak, for the plan
-
-    def __post_init__(self) -> None:
-        documents(self.micro_batch, name="hardware.micro_batch")
-        for name, number in (("devices", self.devices), ("nodes", self.nodes), ("cells", self.cells or 1)):
-            if number < 1:
-                raise ConfigError(f"hardware.{name}={number} leaves nothing to run on: use 1 or more.")
-        one_of("hardware.accelerator", self.accelerator, ("cpu", "gpu"))
-        one_of("hardware.strategy", self.strategy, ("single", "ddp", "zero1", "zero2", "zero3"))
-        one_of("hardware.offload", self.offload, ("none", "optimizer"))
-        one_of("hardware.attention", self.attention, ("auto", "mask", "documents", "varlen", "flex"))
-        if self.head is not None and not re.fullmatch(r"[\w.-]+:\d+", self.head):
-            raise ConfigError(f"hardware.head={self.head} is no place to meet: write it as HOST:PORT.")
-        if self.logits_at_once < 1:
-            raise ConfigError(f"hardware.logits_at_once={self.logits_at_once} projects nothing: use 1 or more.")
-        if self.threads is not None and self.threads < 1:
-            raise ConfigError(f"hardware.threads={self.threads} leaves nothing to compute with: use 1 or more, or null.")
-        if self.strategy == "single" and self.devices * self.nodes > 1:
-            raise ConfigError(
-                f"hardware.strategy=single uses one device, but hardware.devices={self.devices} and "
-                f"hardware.nodes={self.nodes}: use hardware.strategy=zero3."
-            )
 
 
 @dataclass(kw_only=True)
@@ -414,6 +369,13 @@ class Cells:
 
 
 @dataclass(kw_only=True)
+class Plan:
+    """The argument of do=plan."""
+
+    lookup: bool = False  # instead of this study, which hardware runs MPT-7B and 30B with this recipe's optimizer
+
+
+@dataclass(kw_only=True)
 class Report:
     """The arguments of do=report."""
 
@@ -451,6 +413,7 @@ class Study:
     seeds: Seeds = field(default_factory=Seeds)
     microworld: Microworld = field(default_factory=Microworld)
     study: Cells = field(default_factory=Cells)
+    plan: Plan = field(default_factory=Plan)
     report: Report = field(default_factory=Report)
     diff: Diff = field(default_factory=Diff)
 

@@ -29,6 +29,7 @@ COMMANDS = {
     "+experiment=lima_plus_instruct": "one study in the embedded world, on a laptop",
     "+experiment=micro_limit": "the pattern of LIMIT in the embedded world, four cells",
     "+experiment=lima_plus_instruct do=plan": "what it would do and cost; starts nothing",
+    "finetune=default do=plan plan.lookup=true": "which hardware runs MPT-7B and 30B, and how",
     "+experiment=real_rows data.dir=/path/to/data": "every stage on your local rows and tasks",
     "do=study mixture=lima mixture.samples.lima=500": "any value of the configuration can be set",
     "+grid=micro_paper do=plan": "a whole grid: mixtures times seeds and worlds",

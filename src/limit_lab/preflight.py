@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
-from limit_lab import estimate, hub, tracking
+from limit_lab import estimate, hub, room, tracking
 from limit_lab.config import Study
 from limit_lab.durations import Batch
 from limit_lab.errors import LimitLabError, did_you_mean
@@ -52,7 +52,7 @@ def elsewhere(study: Study) -> bool:
 
 def machine(study: Study) -> list[str]:
     """What is wrong with the machine on which the cell is made: too few devices, too little memory."""
-    return [*_devices(study), *_host(study)]
+    return [*_devices(study), *room.on_this_machine(study)]
 
 
 def _launch(study: Study) -> Iterator[str]:
@@ -73,7 +73,9 @@ def _sizes(cells: Sequence[Study]) -> Iterator[str]:
     made = estimate.distinct(cells)
     if not any(list(_refusal(partial(shape_of, cell.model))) for cell in made):
         for cell in made:
-            yield from _memory(cell)
+            yield from room.on_devices(cell)
+            if not elsewhere(cell):
+                yield from room.on_this_machine(cell)
         yield from _disk(cells)
 
 
@@ -103,8 +105,8 @@ def _devices(study: Study) -> Iterator[str]:
             f"hardware={hardware.name} needs {hardware.devices} GPUs in each node and this machine has {have}: run where "
             "they are, or choose hardware=cpu or hardware=gpu with a model that fits."
         )
-    if hardware.strategy == "zero3" and importlib.util.find_spec("deepspeed") is None:
-        yield "hardware.strategy=zero3 needs DeepSpeed, which is not installed: pip install deepspeed (Linux)."
+    if hardware.strategy.startswith("zero") and importlib.util.find_spec("deepspeed") is None:
+        yield f"hardware.strategy={hardware.strategy} needs DeepSpeed, which is not installed: pip install deepspeed (Linux)."
 
 
 def _steps(cells: Sequence[Study]) -> Iterator[str]:
@@ -156,23 +158,6 @@ def _asked_alike(study: Study) -> Iterator[str]:
                 f"the axis {axis} asks the same cell in several ways, and its folder holds one: run a study for each, with "
                 f"study.name=... and runs=... of its own."
             )
-
-
-def _memory(study: Study) -> Iterator[str]:
-    hardware, held = study.hardware, estimate.memory(study)
-    if hardware.accelerator == "gpu" and 0 < hardware.gpu_gib < held.total:
-        yield (
-            f"fine-tuning needs up to {held.total:.1f} GiB a device and hardware.gpu_gib={hardware.gpu_gib:g}: use "
-            f"hardware.strategy=zero3 on more devices, or a hardware.micro_batch below {hardware.micro_batch}."
-        )
-    if not elsewhere(study):
-        yield from _host(study)
-
-
-def _host(study: Study) -> Iterator[str]:
-    pages = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / estimate.GIB
-    if (need := estimate.host_gib(study)) > pages:
-        yield f"the run needs ~{need:.0f} GiB of host memory and this machine has {pages:.0f}: choose a smaller model."
 
 
 def _model(cells: Sequence[Study]) -> Iterator[str]:
@@ -313,8 +298,13 @@ def _disk(cells: Sequence[Study]) -> Iterator[str]:
     place = _existing(cells[-1])
     need, free = estimate.study_gib(cells, missing(cells)), shutil.disk_usage(place).free / estimate.GIB
     if need > free:
-        has = f"{place} has {_size(free)} free"
-        yield f"the study writes up to {_size(need)} and {has}: free some, or pass another folder with runs=..."
+        terms = estimate.disk_terms(max(cells, key=estimate.disk_gib))
+        most = max(terms, key=lambda name: terms[name], default="bases")
+        each = f", {_size(terms[most])} of a cell being its {most}" if terms else ""
+        yield (
+            f"the study writes up to {_size(need)}{each}, and {place} has {_size(free)} free: free some, pass another folder "
+            "with runs=..., or take adapters (finetune.lora.rank=16), whose checkpoints are small."
+        )
 
 
 def _existing(study: Study) -> Path:
