@@ -19,7 +19,8 @@ WIDTHS = (2048, 8192)
 HOST_GIB = 128
 
 #: What is divided over the devices, the fastest first; then the optimizer leaves them too.
-ALONE, TOGETHER = ("single", "zero3"), ("ddp", "zero1", "zero2", "zero3")
+ALONE: tuple[str, ...] = ("single", "zero3")
+TOGETHER: tuple[str, ...] = ("ddp", "zero1", "zero2", "zero3")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,11 +43,15 @@ class Way:
 
 
 def ways(shape: Shape, recipe: Finetune, hardware: Hardware) -> Iterator[Way]:
-    """All ways to run on ``hardware``, one document a pass, the fastest first."""
+    """All ways to run on ``hardware``, one document a pass, the fastest first. Adapters are merged whole, so not under ZeRO."""
     strategies = TOGETHER if hardware.devices * hardware.nodes > 1 else ALONE
+    if recipe.lora.rank:
+        strategies = strategies[:1]
     plain = replace(hardware, micro_batch="1doc", offload="none")
     asked = [replace(plain, strategy=name, recompute=again) for again in (False, True) for name in strategies]
-    for one in (*asked, replace(plain, strategy="zero3", recompute=True, offload="optimizer")):
+    if not recipe.lora.rank:
+        asked.append(replace(plain, strategy="zero3", recompute=True, offload="optimizer"))
+    for one in asked:
         most = max(held.total for held in host(shape, recipe, one))
         yield Way(hardware=one, device=peak(shape, recipe, one), host_gib=most)
 

@@ -188,10 +188,9 @@ def _step(shape: Shape, recipe: Finetune, hardware: Hardware) -> dict[str, float
     at_once = min(own / _devices(hardware), hardware.sub_group_elements if zero == 3 else own) if zero else own
     if zero:
         found["gradients in float32"] = 4 * at_once
-    # torch's AdamW on a GPU updates all tensors at once; elsewhere, and as LionW does, one tensor at a time
-    one = at_once if zero or (hardware.accelerator == "gpu" and recipe.optimizer == "adamw") else min(own, largest(shape))
-    copies = 2 if hardware.accelerator == "cpu" and recipe.optimizer == "adamw" else 1
-    found["update"] = 4 * copies * one
+    if hardware.accelerator == "cpu" or recipe.optimizer != "adamw":  # torch's fused AdamW on a GPU needs nothing beside it
+        copies = 2 if recipe.optimizer == "adamw" else 1
+        found["update"] = 4 * copies * (at_once if zero else min(own, largest(shape)))  # else one tensor at a time
     return found
 
 
@@ -272,8 +271,11 @@ def host(shape: Shape, recipe: Finetune, hardware: Hardware) -> tuple[Memory, ..
         loading = {"weights read": 2 * every + 4 * largest(shape)}
         export = {"files mapped": 2 * every, "tensor on its way": 6 * largest(shape)}
     else:
-        loading = {"model": 4 * every * processes, "weights read": 4 * every * processes}
-        export = {"model": 4 * every * processes, "files mapped": 4 * every, "tensor on its way": 6 * largest(shape)}
+        # an MPT goes from its files straight to a GPU; transformers' models are loaded and tried on the host first
+        whole = 0.0 if hardware.accelerator == "gpu" and shape.kind == "mpt" else 4 * every * processes
+        kept = 4 * every * processes if hardware.accelerator == "cpu" else 0.0
+        loading = {"model": whole, "files mapped": 2 * every}
+        export = {"model": kept, "files mapped": 4 * every, "tensor on its way": 6 * largest(shape)}
     training: dict[str, float] = {}
     if hardware.accelerator == "cpu":
         held = peak(shape, recipe, hardware)

@@ -19,17 +19,19 @@ from limit_lab.model.mpt import MPT
 def load(base: Path, hardware: Hardware, recipe: Finetune) -> CausalLM:
     """The model of the folder ``base``, ready to be trained.
 
-    Ranks on GPUs read the files straight into their device, in float32 or under ZeRO in the compute dtype; under ZeRO-3 every
-    rank keeps its piece of each weight as soon as it is read, so that no process ever holds the whole model.
+    An MPT goes from its files straight to a GPU, in float32, or in the compute dtype under ZeRO and where only adapters learn.
+    Under ZeRO-3 every rank keeps its piece of each weight as soon as it is read, so that no process ever holds the whole model.
     Raises: ModelError as `load_model` does, and for a model that ZeRO-3 cannot load in pieces.
     """
     if strategies.stage(hardware) == 3:
         return _in_pieces(base, hardware, recipe)
-    if hardware.accelerator == "cpu" or hardware.strategy == "single":
+    if hardware.accelerator == "cpu":
         return load_model(base)
     device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
-    dtype = torch.bfloat16 if strategies.stage(hardware) and recipe.precision == "bf16" else torch.float32
-    return map_model(base).requires_grad_(True).to(device=device, dtype=dtype)
+    if not is_mpt(base):  # transformers' models are tried on the host first
+        return load_model(base).to(device)
+    halved = recipe.precision == "bf16" and (strategies.stage(hardware) or recipe.lora.rank)
+    return map_model(base).requires_grad_(True).to(device=device, dtype=torch.bfloat16 if halved else torch.float32)
 
 
 def _in_pieces(base: Path, hardware: Hardware, recipe: Finetune) -> MPT:

@@ -83,11 +83,10 @@ def map_model(folder: Path) -> CausalLM:
 
 def load_mpt(folder: Path) -> MPT:
     """The folder's MPT in float32, in evaluation mode, on the CPU. Raises: ModelError as `load_model` does."""
-    model = MPT(MPTConfig.from_hugging_face(config_of(folder)))
-    state = {name: value.float() for name, value in _state(folder).items()}
-    _require_all(model, state, folder)
-    model.load_state_dict(state)
-    return model.eval()
+    model = map_mpt(folder)
+    for parameter in model.parameters():  # one at a time, so that no second copy of all is held
+        parameter.data = parameter.data.to(torch.float32, copy=True)
+    return model.requires_grad_(True)
 
 
 def map_mpt(folder: Path) -> MPT:
