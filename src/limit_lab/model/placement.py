@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -39,11 +40,11 @@ def place(model: CausalLM, devices: Sequence[torch.device]) -> list[int]:
     if not blocks and len(devices) > 1:
         raise ModelError("this model does not tell its blocks apart, so it cannot be spread: use devices that hold all of it.")
     sizes = [sum(value.numel() for value in block.parameters()) for block in blocks]
-    inside = {id(value) for block in blocks for value in (*block.parameters(), *block.buffers())}
-    outside = [value for value in (*model.parameters(), *model.buffers()) if id(value) not in inside]
+    inside = {id(part) for block in blocks for part in block.modules()}
     plan = places(sizes, sum(value.numel() for value in model.parameters()) - sum(sizes), len(devices))
-    for value in outside:
-        value.data = _read(value.data, devices[0])
+    for part in model.modules():
+        if id(part) not in inside:
+            part._apply(partial(_read, device=devices[0]), recurse=False)  # what `to` does, without the parts inside
     for block, place in zip(blocks, plan, strict=True):
         block.to(devices[place], torch.float32)
         if len(devices) > 1:
