@@ -44,11 +44,12 @@ def place(model: CausalLM, devices: Sequence[torch.device]) -> list[int]:
     plan = places(sizes, sum(value.numel() for value in model.parameters()) - sum(sizes), len(devices))
     for part in model.modules():
         if id(part) not in inside:
-            part._apply(partial(_read, device=devices[0]), recurse=False)  # what `to` does, without the parts inside
-    for block, place in zip(blocks, plan, strict=True):
-        block.to(devices[place], torch.float32)
+            # what `to` does, without the parts inside
+            part._apply(partial(_read, device=devices[0]), recurse=False)  # type: ignore[no-untyped-call]
+    for block, number in zip(blocks, plan, strict=True):
+        block.to(devices[number], torch.float32)
         if len(devices) > 1:
-            _take_along(block, devices[place])
+            _take_along(block, devices[number])
     if len(devices) > 1:
         blocks[-1].register_forward_hook(lambda block, given, out: _moved(out, devices[0]))
     return plan
