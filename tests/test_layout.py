@@ -10,6 +10,7 @@ from limit_lab.compose import compose
 from limit_lab.config import Study
 from limit_lab.errors import ConfigError
 from limit_lab.layout import Layout, layout, places
+from limit_lab.preflight import problems
 
 
 def study(*overrides: str) -> Study:
@@ -44,6 +45,7 @@ def test_too_few_devices_are_refused_with_what_is_missing() -> None:
     given = replace(given, hardware=replace(given.hardware, devices=1))
     with pytest.raises(ConfigError, match=r"evaluation holds 111\.\d GiB .* hardware\.devices=1 x hardware\.gpu_gib=79\.1"):
         layout(given)
+    assert any(problem.startswith("evaluation holds 111.") for problem in problems([given]))
 
 
 def test_blocks_lie_in_order_in_shares_that_are_alike() -> None:
