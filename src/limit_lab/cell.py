@@ -11,17 +11,18 @@ from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from limit_lab import fine_tuning, handover, provenance, recipe, store, trainings
+from limit_lab import evaluating, fine_tuning, handover, provenance, recipe, store, trainings
 from limit_lab.config import NUMERICS, Export, Study
 from limit_lab.errors import BusyError, DataError, LimitLabError
+from limit_lab.evaluating import Evaluation
 from limit_lab.fine_tuning import Places
 from limit_lab.fingerprints import fingerprint, plain, stated
-from limit_lab.progress import Move, Stages, by_part
-from limit_lab.prompt import prompt_ids, template
+from limit_lab.layout import layout
+from limit_lab.progress import Move, Stages
+from limit_lab.prompt import template
 
 if TYPE_CHECKING:
     from limit_lab.mixture.mix import Mixed
-    from limit_lab.model.causal import CausalLM
 
 #: Where a cell's folder says why it failed.
 FAILED = "failed.json"
@@ -139,7 +140,7 @@ def model_folder(study: Study) -> Path:
 def ready(study: Study) -> None:
     """Read all that a cell will need before any cell is trained: its mixture, the gauntlet's rows, the open prompts.
 
-    Raises: DataError for what would otherwise stop the study hours later.
+    Raises: LimitLabError for what would otherwise stop the study hours later, a model too large to be evaluated too.
     """
     from limit_lab.gauntlet import tasks
     from limit_lab.mixture.mix import mix as mix_rows
@@ -150,6 +151,7 @@ def ready(study: Study) -> None:
 
         check_config(base_folder(study))
         verified(study)
+        layout(study)
         tokenizer = tokenizer_of(study)
         if study.mixture.samples:
             mix_rows(study, tokenizer)
@@ -294,35 +296,17 @@ def _readme(study: Study, card: Mapping[str, Any], mark: Mapping[str, str]) -> s
     )
 
 
-def _evaluated(study: Study) -> CausalLM:
-    """The cell's model, where the hardware says."""
-    from limit_lab.model.loading import load_model
-
-    return load_model(model_folder(study)).to("cuda" if study.hardware.accelerator == "gpu" else "cpu")
-
-
 def _gauntlet(study: Study, folder: Path, mark: Mapping[str, str], prompting: str, begin: Begin) -> dict[str, Any]:
-    from limit_lab.model.bases import gauntlet_data
-
-    data = gauntlet_data(study)
-
     def work(place: Path) -> dict[str, Any]:
-        from limit_lab.gauntlet import evaluate
-        from limit_lab.model.bases import tokenizer_of
-
         print(f"  gauntlet: {study.gauntlet.name}, {prompting}", flush=True)
-        return evaluate(
-            _evaluated(study),
-            tokenizer_of(study),
-            study.gauntlet,
-            data,
-            place,
-            prompting=prompting,
-            prompt_format=study.prompt.format,
-            progress=by_part(begin(), [task.label for task in study.gauntlet.tasks if prompting == "raw" or task.template]),
-        )
+        return evaluating.run(study, _evaluation(study, folder, prompting, place), begin())
 
     return store.stage(folder / "gauntlet" / prompting, _gauntlet_inputs(study, mark, prompting), work)
+
+
+def _evaluation(study: Study, folder: Path, prompting: str | None, place: Path) -> Evaluation:
+    state = folder / "ranks" / (prompting or "answers")
+    return Evaluation(prompting=prompting, model=model_folder(study), out=place, state=state)
 
 
 def _gauntlet_inputs(study: Study, mark: Mapping[str, str], prompting: str) -> dict[str, Any]:
@@ -336,42 +320,9 @@ def _gauntlet_inputs(study: Study, mark: Mapping[str, str], prompting: str) -> d
 def _answers(study: Study, folder: Path, mark: Mapping[str, str], begin: Begin) -> dict[str, Any]:
     from limit_lab.model.bases import open_prompts
 
-    prompts = open_prompts(study)
-
     def work(place: Path) -> dict[str, Any]:
-        from limit_lab.model.answering import Decoding, answer
-        from limit_lab.model.bases import tokenizer_of
-
-        print(f"  answers: {len(prompts)} prompts", flush=True)
-        how, tokenizer, model = study.answers, tokenizer_of(study), _evaluated(study)
-        ids = [prompt_ids(tokenizer, row["prompt"], study.prompt.format) for row in prompts]
-        rows = []
-        move = by_part(begin(), [str(seed) for seed in how.seeds])
-        for seed in how.seeds:
-            shape = Decoding(
-                max_new_tokens=how.max_new_tokens, temperature=how.temperature, top_p=how.top_p, top_k=how.top_k, seed=seed
-            )
-            moved = partial(move, str(seed))
-            for index, out in enumerate(answer(model, ids, tokenizer.eos_token_id, shape, batch=how.batch, progress=moved)):
-                text = tokenizer.decode(out, skip_special_tokens=True).strip()
-                ended = out[-1] == tokenizer.eos_token_id
-                row = {
-                    "index": index,
-                    "prompt": prompts[index]["prompt"],
-                    "answer": text,
-                    "ended": ended,
-                    "tokens": len(out),
-                }
-                rows.append({**row, "seed": seed, "cluster": prompts[index]["cluster"], "unseen": prompts[index]["unseen"]})
-        store.write_rows(place / "answers.jsonl", rows)
-        ended_share = sum(row["ended"] for row in rows) / len(rows)
-        words = sum(len(str(row["answer"]).split()) for row in rows) / len(rows)
-        return {
-            "prompts": len(prompts),
-            "words_mean": words,
-            "hit_limit_share": 1 - ended_share,
-            "ended_share": ended_share,
-        }
+        print(f"  answers: {len(open_prompts(study))} prompts", flush=True)
+        return evaluating.run(study, _evaluation(study, folder, None, place), begin())
 
     return store.stage(folder / "answers", _answers_inputs(study, mark), work)
 

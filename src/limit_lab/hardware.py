@@ -17,9 +17,9 @@ class Hardware:
 
     name: str = MISSING
     accelerator: str = "cpu"  # cpu | gpu
-    devices: int = 1  # per node
+    devices: int = 1  # per node; they train together, and each evaluates its share
     nodes: int = 1
-    gpu_gib: float = 0.0
+    gpu_gib: float = 0.0  # of one device; 0: not known, and whatever is asked of it is taken to fit
     head: str | None = None  # HOST:PORT where several nodes meet; null: on the first of a Slurm job
     strategy: str = "single"  # single | ddp | zero1 | zero2 | zero3 (what ZeRO divides: states, gradients too, weights too)
     offload: str = "none"  # none | optimizer: master weights and optimizer states in host memory, with ZeRO

@@ -15,6 +15,7 @@ from limit_lab.config import Study
 from limit_lab.durations import Batch
 from limit_lab.errors import LimitLabError, did_you_mean
 from limit_lab.fingerprints import fingerprint
+from limit_lab.layout import layout
 from limit_lab.microworld.checkpoint import missing
 from limit_lab.mixture import sources
 from limit_lab.model import bases, claims
@@ -76,6 +77,7 @@ def _sizes(cells: Sequence[Study]) -> Iterator[str]:
             yield from room.on_devices(cell)
             if not elsewhere(cell):
                 yield from room.on_this_machine(cell)
+            yield from _refusal(partial(layout, cell))
         yield from _disk(cells)
 
 

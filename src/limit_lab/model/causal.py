@@ -81,6 +81,10 @@ class CausalLM(nn.Module, ABC):
         """An empty cache for `hidden`."""
 
     @abstractmethod
+    def blocks(self) -> list[nn.Module]:
+        """The blocks that hidden states pass one after another; empty where the family does not tell them."""
+
+    @abstractmethod
     def vocabulary(self) -> list[nn.Parameter]:
         """What freezing the embeddings freezes: embedding and vocabulary projection, once where they are tied."""
 

@@ -42,7 +42,7 @@ class DynamicKeyValues:
         return int(self.held.get_seq_length())
 
     def select(self, rows: Tensor) -> None:
-        self.held.batch_select_indices(rows)
+        self.held.batch_select_indices(rows.cpu())  # indices that keys on any device take
 
 
 class HuggingFaceLM(CausalLM):
@@ -144,6 +144,9 @@ class HuggingFaceLM(CausalLM):
 
     def new_cache(self) -> DynamicKeyValues:
         return DynamicKeyValues(self.network.config)
+
+    def blocks(self) -> list[nn.Module]:
+        return _recomputable(self.network)
 
     def vocabulary(self) -> list[nn.Parameter]:
         matrices = (self.network.get_input_embeddings().weight, self.network.get_output_embeddings().weight)
@@ -290,7 +293,7 @@ def attend_by_document(model: HuggingFaceLM, folder: Path) -> None:
 def verify(model: HuggingFaceLM, folder: Path) -> None:
     """Try on a few tokens whether the adapted model is the model. Raises: ModelError naming what is not."""
     # spread over the vocabulary: special tokens that were never trained magnify rounding
-    ids = (torch.arange(1, 12) * 7919 % model.vocab_size)[None]
+    ids = (torch.arange(1, 12, device=model.device) * 7919 % model.vocab_size)[None]
     long, short = ids[:, :7], ids[:, 7:]
     apart = [model.network(input_ids=ids, use_cache=False).logits for ids in (long, short)]
     for what, logits in _tried(model, long, short):
@@ -306,12 +309,12 @@ def verify(model: HuggingFaceLM, folder: Path) -> None:
 def _tried(model: HuggingFaceLM, long: Tensor, short: Tensor) -> Iterator[tuple[str, Tensor]]:
     """Each way of reading ``long`` that must give its logits, or those of both when packed."""
     yield "hidden states are projected", model(long)
-    document = torch.tensor([[7] * long.shape[1] + [2] * short.shape[1]])
+    document = torch.tensor([[7] * long.shape[1] + [2] * short.shape[1]], device=long.device)
     yield "documents are packed", model(torch.cat([long, short], 1), document=document)
-    padded, pads = torch.cat([short[:, :2], long], 1), torch.tensor([2])
+    padded, pads = torch.cat([short[:, :2], long], 1), torch.tensor([2], device=long.device)
     yield "rows are padded", model.logits(model.hidden(padded, left_pad=pads)[:, 2:])
     cache = model.new_cache()
-    pieces = [model.hidden(part, left_pad=torch.tensor([0]), cache=cache) for part in (long[:, :4], long[:, 4:])]
+    pieces = [model.hidden(part, left_pad=torch.zeros_like(long[:, 0]), cache=cache) for part in (long[:, :4], long[:, 4:])]
     yield "earlier tokens are cached", model.logits(torch.cat(pieces, 1))
 
 

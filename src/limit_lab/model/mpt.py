@@ -172,6 +172,9 @@ class MPT(CausalLM):
     def new_cache(self) -> Cache:
         return Cache(self.config.n_layers)
 
+    def blocks(self) -> list[nn.Module]:
+        return list(self.transformer.blocks)
+
     def vocabulary(self) -> list[nn.Parameter]:
         return list(self.transformer.wte.parameters())
 

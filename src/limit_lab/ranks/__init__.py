@@ -1,1 +1,1 @@
-"""A fine-tuning in several processes, one a device."""
+"""A fine-tuning or an evaluation in several processes, each with devices of its own."""

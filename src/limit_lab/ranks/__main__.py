@@ -1,4 +1,4 @@
-"""``torchrun ... -m limit_lab.ranks ORDER``: one rank of a fine-tuning; `limit_lab.ranks.start` starts them."""
+"""``torchrun ... -m limit_lab.ranks ORDER``: one rank of a piece of work; `limit_lab.ranks.start` starts them."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ import traceback
 from pathlib import Path
 from typing import Any
 
-from limit_lab import fine_tuning, store
+from limit_lab import evaluating, fine_tuning, store
 from limit_lab.config import Study
 from limit_lab.errors import LimitLabError
+from limit_lab.evaluating import Evaluation
 from limit_lab.fine_tuning import Places
 from limit_lab.interruption import ToBeContinued
 from limit_lab.ranks import order
@@ -25,7 +26,7 @@ LOST = re.compile(r"[Cc]onnection (reset|closed|refused)|[Bb]roken pipe|by peer|
 
 def main(file: Path) -> int:
     """Do this rank's part; returns the exit status. Why it failed is left for the launcher in one sentence."""
-    study, places, launcher = order.read(file)
+    study, work, launcher = order.read(file)
     rank = int(os.environ["RANK"])
     if study.hardware.accelerator == "cpu":
         os.environ["DS_ACCELERATOR"] = "cpu"
@@ -33,37 +34,51 @@ def main(file: Path) -> int:
     if os.environ.get("GROUP_RANK") == "0":  # on the launcher's machine
         threading.Thread(target=_follow, args=(launcher,), daemon=True).start()
     try:
-        outcome = _work(study, places, rank)
+        outcome = _work(study, work, rank)
     except ToBeContinued as left:
         outcome = {"left": str(left)}
     except LimitLabError as error:
-        store.write_json(order.failure(places.state, rank), {"known": True, "error": str(error)})
+        store.write_json(order.failure(work.state, rank), {"known": True, "error": str(error)})
         return 1
     except Exception as error:
         traceback.print_exc()
         said = f"rank {rank}: {type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
         if LOST.search(said):
             said = f"rank {rank} lost another rank, on this machine or on another"
-        store.write_json(order.failure(places.state, rank), {"known": False, "error": said})
+        store.write_json(order.failure(work.state, rank), {"known": False, "error": said})
         return 1
     if rank == 0:
-        store.write_json(places.state / order.OUTCOME, outcome)
+        store.write_json(work.state / order.OUTCOME, outcome)
     return 0
 
 
-def _work(study: Study, places: Places, rank: int) -> dict[str, Any]:
+def _work(study: Study, work: Places | Evaluation, rank: int) -> dict[str, Any]:
     import torch
 
+    try:
+        return _trained(study, work, rank) if isinstance(work, Places) else _asked(study, work, rank)
+    finally:
+        if torch.distributed.is_initialized() and sys.exc_info()[0] is None:
+            torch.distributed.destroy_process_group()
+
+
+def _trained(study: Study, places: Places, rank: int) -> dict[str, Any]:
     from limit_lab.mixture.mix import mix
     from limit_lab.model.bases import tokenizer_of
 
     mixed = mix(study, tokenizer_of(study))
     watch = fine_tuning.watched(study, mixed, say=False)
-    try:
-        return fine_tuning.here(study, mixed, places, watch, _told if rank == 0 else _untold, say=rank == 0)
-    finally:
-        if torch.distributed.is_initialized() and sys.exc_info()[0] is None:
-            torch.distributed.destroy_process_group()
+    return fine_tuning.here(study, mixed, places, watch, _told if rank == 0 else _untold, say=rank == 0)
+
+
+def _asked(study: Study, evaluation: Evaluation, rank: int) -> dict[str, Any]:
+    from torch import distributed
+
+    from limit_lab.model.team import PATIENCE, Team
+
+    distributed.init_process_group("gloo", timeout=PATIENCE)  # results are gathered as objects, in host memory
+    team = Team(rank=rank, size=distributed.get_world_size())
+    return evaluating.here(study, evaluation, team, _told if rank == 0 else _untold)
 
 
 def _told(step: int, steps: int) -> None:

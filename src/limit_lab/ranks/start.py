@@ -1,4 +1,4 @@
-"""Starts the ranks of a fine-tuning with torchrun and waits: one fails, all end; this process ends, all end.
+"""Starts the ranks of a fine-tuning or an evaluation with torchrun and waits: one fails, all end; this process ends, all end.
 
 On one machine torchrun finds a free port. On several, Slurm's ``srun`` starts torchrun on each; without Slurm the lines to
 start on the others are printed, and all meet at ``hardware.head``. The first rank is on the machine that this runs on.
@@ -23,6 +23,7 @@ from typing import IO, TYPE_CHECKING, Any
 from limit_lab import store
 from limit_lab.config import Hardware, Study
 from limit_lab.errors import ConfigError, LimitLabError
+from limit_lab.evaluating import Evaluation
 from limit_lab.fine_tuning import Places
 from limit_lab.interruption import LEAVE, ToBeContinued, asked, finishing
 from limit_lab.ranks import order
@@ -45,14 +46,34 @@ def run(study: Study, mixed: Mixed, places: Places, progress: Callable[[int, int
     """
     from limit_lab.finetune.train import begin, lengths
 
-    state = places.state
+    _clear(places.state)
+    begin(places.state, study.hardware, lengths(study.finetune, mixed.documents).stop)
+    with finishing():
+        return _made(study, places, study.hardware.devices, progress)
+
+
+def evaluate(study: Study, evaluation: Evaluation, processes: int, progress: Callable[[int, int], None]) -> dict[str, Any]:
+    """Ask the model with ``processes`` on each node; returns what the first of them does.
+
+    Raises: LimitLabError with the sentence of the rank that failed first.
+    """
+    _clear(evaluation.state)
+    return _made(study, evaluation, processes, progress)
+
+
+def _clear(state: Path) -> None:
+    """Remove what ranks left before, and those that still run."""
     state.mkdir(parents=True, exist_ok=True)
     _end_former(state)
-    begin(state, study.hardware, lengths(study.finetune, mixed.documents).stop)
     for old in (state / order.OUTCOME, state / LEAVE, *state.glob("rank-*.failed.json")):
         old.unlink(missing_ok=True)
-    command = _command(study.hardware, order.write(study, places, os.getpid()))
-    with (state / order.LOG).open("wb") as log, finishing(), _started(command, study.hardware, log) as process:
+
+
+def _made(study: Study, work: Places | Evaluation, processes: int, progress: Callable[[int, int], None]) -> dict[str, Any]:
+    """Have the ranks do the work; returns the outcome of the first one."""
+    state = work.state
+    command = _command(study.hardware, processes, order.write(study, work, os.getpid()))
+    with (state / order.LOG).open("wb") as log, _started(command, study.hardware, processes, log) as process:
         store.write_json(state / order.GROUP, {"group": process.pid})
         status = _wait(process, state, progress)
     (state / order.GROUP).unlink(missing_ok=True)
@@ -62,12 +83,12 @@ def run(study: Study, mixed: Mixed, places: Places, progress: Callable[[int, int
             raise ToBeContinued(outcome["left"])
         if status == 0:
             return outcome
-    raise LimitLabError(_reason(state, status))
+    raise LimitLabError(_reason(work, status))
 
 
-def _command(hardware: Hardware, file: Path) -> list[str]:
+def _command(hardware: Hardware, processes: int, file: Path) -> list[str]:
     """What starts the ranks on this machine, and under Slurm on all of them. Raises: ConfigError."""
-    own = [sys.executable, "-m", "torch.distributed.run", f"--nproc-per-node={hardware.devices}", "--max-restarts=0"]
+    own = [sys.executable, "-m", "torch.distributed.run", f"--nproc-per-node={processes}", "--max-restarts=0"]
     entry = ["-m", "limit_lab.ranks", str(file.absolute())]
     if hardware.nodes == 1:
         return [*own, "--standalone", *entry]
@@ -105,9 +126,9 @@ def _require_free(head: str) -> None:
 
 
 @contextmanager
-def _started(command: list[str], hardware: Hardware, log: IO[bytes]) -> Iterator[subprocess.Popen[str]]:
+def _started(command: list[str], hardware: Hardware, processes: int, log: IO[bytes]) -> Iterator[subprocess.Popen[str]]:
     """The ranks, which end with this block, however it is left."""
-    threads = os.environ.get("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // hardware.devices)))
+    threads = os.environ.get("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // processes)))
     own = {"OMP_NUM_THREADS": str(hardware.threads or threads), "PYTHONUNBUFFERED": "1"}
     process = subprocess.Popen(
         command, env=os.environ | own, stdout=subprocess.PIPE, stderr=log, text=True, start_new_session=True
@@ -164,23 +185,26 @@ def _end_former(state: Path) -> None:
     (state / order.GROUP).unlink()
 
 
-def _reason(state: Path, status: int) -> str:
+def _reason(work: Places | Evaluation, status: int) -> str:
     """The sentence of the rank that failed first: what it says itself, what killed it, or what struck it unexpectedly."""
-    log = state / order.LOG
+    state, log = work.state, work.state / order.LOG
+    what, on = ("fine-tuning", "continues from the last checkpoint")
+    if isinstance(work, Evaluation):
+        what, on = ("answers" if work.prompting is None else "gauntlet", "continues")
     failures = [store.read_json(file) for file in sorted(state.glob("rank-*.failed.json"), key=_written)]
     for failure in failures:
         if failure["known"]:
             return str(failure["error"])
     killed = re.findall(r"rank +: (\d+) .*\n *exitcode +: -(\d+) ", log.read_text(errors="replace"))
     struck = [(rank, signal.Signals(int(number))) for rank, number in killed if int(number) != signal.SIGTERM]
-    after = f"{log} holds what the ranks said, and the same command continues from the last checkpoint."
+    after = f"{log} holds what the ranks said, and the same command {on}."
     if struck:
         rank, by = struck[0]
         why = ", as the system does when memory runs out" if by == signal.SIGKILL else ""
-        return f"rank {rank} of the fine-tuning was ended by {by.name}{why}: {after}"
+        return f"rank {rank} of the {what} was ended by {by.name}{why}: {after}"
     if failures:
         return f"{failures[0]['error']}: {after}"
-    return f"the ranks of the fine-tuning ended with exit status {status} and no reason: {after}"
+    return f"the ranks of the {what} ended with exit status {status} and no reason: {after}"
 
 
 def _written(file: Path) -> int:
