@@ -20,7 +20,7 @@ import lightning.pytorch as pl
 import torch
 from lightning.pytorch.accelerators import CUDAAccelerator
 from lightning.pytorch.plugins import DeepSpeedPrecision
-from lightning.pytorch.strategies import DDPStrategy, DeepSpeedStrategy, Strategy
+from lightning.pytorch.strategies import DDPStrategy, DeepSpeedStrategy, SingleDeviceStrategy, Strategy
 from torch import Tensor, nn
 
 from limit_lab.config import Finetune, Hardware
@@ -42,6 +42,11 @@ def strategy_of(hardware: Hardware, recipe: Finetune) -> Strategy | str:
 
 def world_size(hardware: Hardware) -> int:
     return hardware.devices * hardware.nodes
+
+
+def alone(strategy: Strategy) -> bool:
+    """Whether this process does all the work: it is no rank that another process waits for."""
+    return isinstance(strategy, SingleDeviceStrategy)
 
 
 def rank() -> int:
