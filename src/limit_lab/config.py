@@ -217,8 +217,16 @@ class Hardware:
         one_of("hardware.attention", self.attention, ("auto", "mask", "documents", "varlen", "flex"))
         if self.head is not None and not re.fullmatch(r"[\w.-]+:\d+", self.head):
             raise ConfigError(f"hardware.head={self.head} is no place to meet: write it as HOST:PORT.")
+        if self.head is not None and self.nodes == 1:
+            raise ConfigError(
+                f"hardware.head={self.head} is where nodes meet, and hardware.nodes=1: use more, or leave it out."
+            )
         if self.logits_at_once < 1:
             raise ConfigError(f"hardware.logits_at_once={self.logits_at_once} projects nothing: use 1 or more.")
+        if self.offload == "optimizer" and not self.strategy.startswith("zero"):
+            raise ConfigError(
+                f"hardware.offload=optimizer is done by ZeRO, but hardware.strategy={self.strategy}: use zero1, zero2 or zero3."
+            )
         if self.threads is not None and self.threads < 1:
             raise ConfigError(f"hardware.threads={self.threads} leaves nothing to compute with: use 1 or more, or null.")
         if self.strategy == "single" and self.devices * self.nodes > 1:
