@@ -73,6 +73,11 @@ def test_zero_3_on_two_ranks_is_a_single_process(zero: Path, alone: Path) -> Non
     assert not (zero / "finetune" / "checkpoint.ckpt").exists()
 
 
+def test_zero_3_on_one_device_with_its_states_in_host_memory_is_a_single_process(alone: Path, tmp_path: Path) -> None:
+    given = ["hardware.micro_batch=4doc", "hardware.strategy=zero3", "hardware.offload=optimizer"]
+    require_equal(made(tmp_path, *given), alone)
+
+
 def test_ddp_on_two_ranks_is_a_single_process(alone: Path, tmp_path: Path) -> None:
     require_equal(made(tmp_path, *TWO, "hardware.strategy=ddp"), alone)
 
