@@ -14,6 +14,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
@@ -31,13 +32,16 @@ from limit_lab.model.causal import CausalLM
 PATIENCE = timedelta(minutes=30)
 
 
-def strategy_of(hardware: Hardware, recipe: Finetune) -> Strategy | str:
-    """Lightning's strategy for ``hardware.strategy``; ``auto`` for a single device."""
+def strategy_of(hardware: Hardware, recipe: Finetune, *, any_ranks: bool) -> Strategy | str:
+    """Lightning's strategy for ``hardware.strategy``; ``auto`` for a single device.
+
+    ``any_ranks`` says that the checkpoint it continues from was converted for any number of ranks.
+    """
     if hardware.strategy == "single":
         return "auto"
     if hardware.strategy == "ddp":
         return DDPStrategy(timeout=PATIENCE)
-    return Zero(hardware, recipe)
+    return Zero(hardware, recipe, any_ranks=any_ranks)
 
 
 def world_size(hardware: Hardware) -> int:
@@ -64,11 +68,11 @@ class Untouched(DeepSpeedPrecision):
 class Zero(DeepSpeedStrategy):
     """DeepSpeed ZeRO, on CPUs too, with every size stated and no extension compiled."""
 
-    def __init__(self, hardware: Hardware, recipe: Finetune) -> None:
+    def __init__(self, hardware: Hardware, recipe: Finetune, *, any_ranks: bool) -> None:
         quiet_deepspeed()
         self.hardware_stage = stage(hardware)
         super().__init__(
-            config=zero_config(hardware),
+            config=zero_config(hardware) | ({"checkpoint": {"load_universal": True}} if any_ranks else {}),
             precision_plugin=Untouched("bf16-true" if recipe.precision == "bf16" else "32-true"),
             timeout=PATIENCE,
             logging_level=logging.ERROR,
@@ -109,6 +113,14 @@ class Zero(DeepSpeedStrategy):
             current = module._buffers[name]
             assert current is not None
             module._buffers[name] = value.to(current.device)
+
+    def load_checkpoint(self, checkpoint_path: str | Path, weights_only: bool | None = None) -> dict[str, Any]:
+        """Every group of weights gets its own count of steps: of a universal checkpoint DeepSpeed gives all the same tensor."""
+        found: dict[str, Any] = super().load_checkpoint(checkpoint_path, weights_only)
+        for state in self.deepspeed_engine.optimizer.optimizer.state.values():
+            if "step" in state:
+                state["step"] = state["step"].clone()
+        return found
 
 
 def parts(hardware: Hardware, accumulation: int) -> int:

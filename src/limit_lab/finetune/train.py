@@ -21,7 +21,7 @@ from limit_lab.durations import documents
 from limit_lab.errors import ConfigError, DataError
 from limit_lab.finetune import adapters, strategies
 from limit_lab.finetune.batches import Batches, MicroBatch, MixtureData
-from limit_lab.finetune.checkpoint import CHECKPOINT, InPlace, completed_steps, remove, save, settle
+from limit_lab.finetune.checkpoint import CHECKPOINT, InPlace, completed_steps, for_any_ranks, remove, save, settle
 from limit_lab.finetune.journal import Journal, Progress, read_metrics
 from limit_lab.finetune.meter import Clock
 from limit_lab.finetune.module import Finetuning
@@ -197,7 +197,7 @@ def _trainer(
     recipe: Finetune, hardware: Hardware, folder: Path, accumulation: int, steps: int, callbacks: list[Callback]
 ) -> pl.Trainer:
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
-    strategy = strategies.strategy_of(hardware, recipe)
+    strategy = strategies.strategy_of(hardware, recipe, any_ranks=for_any_ranks(folder / CHECKPOINT))
     return pl.Trainer(
         accelerator=hardware.accelerator,
         devices=hardware.devices,
