@@ -234,11 +234,19 @@ def gradient_norm(trainer: pl.Trainer, module: pl.LightningModule) -> float:
 
 def weights_norm(trainer: pl.Trainer, module: pl.LightningModule) -> float:
     """Norm of the weights that this rank holds, summed over the ranks where they hold different ones."""
-    pieces = [getattr(parameter, "ds_tensor", parameter).detach() for parameter in module.parameters()]
+    pieces = [_piece(parameter) for parameter in module.parameters()]
     own = float(torch.nn.utils.get_total_norm(pieces)) ** 2
     if not (isinstance(trainer.strategy, Zero) and trainer.strategy.zero_stage_3):
         return math.sqrt(own)
     return math.sqrt(total(trainer, torch.tensor(own, dtype=torch.float64)))
+
+
+def _piece(parameter: Tensor) -> Tensor:
+    """The values of a parameter that this rank holds; the last ranks' pieces end in padding, which has no values."""
+    if not _in_pieces(parameter):
+        return parameter.detach()
+    own, every = vars(parameter)["ds_tensor"], int(vars(parameter)["ds_numel"])
+    return own.detach()[: max(0, every - rank() * own.numel())]
 
 
 def total(trainer: pl.Trainer, value: Tensor) -> float:
