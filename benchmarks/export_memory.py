@@ -82,10 +82,12 @@ def peak(work: Callable[[], object]) -> dict[str, float]:
     watching = threading.Thread(target=watch)
     watching.start()
     start = time.perf_counter()
-    work()
+    try:
+        work()
+    finally:
+        over.set()
+        watching.join()
     seconds = time.perf_counter() - start
-    over.set()
-    watching.join()
     above = {kind: round((most[kind] - before[kind]) / 2**20, 3) for kind in before}
     return {"anonymous_gib": above["RssAnon"], "file_gib": above["RssFile"], "seconds": round(seconds, 1)}
 

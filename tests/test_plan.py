@@ -249,6 +249,30 @@ def test_too_little_disk_names_its_largest_term_and_three_remedies(
     ("given", "said"),
     [
         (
+            ["hardware.strategy=zero1", "finetune.lora.rank=2"],
+            "finetune.lora.rank=2 is merged by a process that holds the whole model, and hardware.strategy=zero1 divides",
+        ),
+        (["hardware.strategy=zero3", "hardware.devices=2", "finetune.lora.rank=2"], "hardware.strategy=zero3 divides"),
+        (
+            ["hardware.strategy=zero3", "model=pythia_70m"],
+            "zero3 loads an MPT in pieces, and model=pythia_70m is of kind gpt_neox: use hardware.strategy=zero2",
+        ),
+        (["hardware.strategy=ddp", "finetune.lora.rank=2"], None),
+        (["hardware.strategy=zero3", "hardware.offload=optimizer"], None),
+        (["hardware.strategy=zero3", "finetune.lora.rank=2", "mixture=none"], None),
+    ],
+)
+def test_what_zero_cannot_train_is_refused(given: list[str], said: str | None, tmp_path: Path, user: Path) -> None:
+    given = ["mixture=lima", "study.baseline=null", f"runs={tmp_path}", *given]
+    found = [problem for problem in preflight.problems(study_of(given, user)) if "zero" in problem]
+    assert len(found) == (said is not None)
+    assert said is None or said in found[0]
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (
             ["mixture=instruct_5k", "finetune.duration=96step"],
             "instruct_5k holds 5,000 samples and finetune.duration=96step of 32 documents reads 3,072: use 157step or more",
         ),

@@ -44,7 +44,8 @@ def run(study: Study, evaluation: Evaluation, move: Move) -> dict[str, Any]:
         return here(study, evaluation, ALONE, move)
     from limit_lab.ranks import start
 
-    hardware = replace(study.hardware, nodes=nodes(study.hardware))
+    machines = nodes(study.hardware)
+    hardware = replace(study.hardware, nodes=machines, head=study.hardware.head if machines > 1 else None)
     return start.evaluate(replace(study, hardware=hardware), evaluation, processes, move)
 
 

@@ -33,12 +33,14 @@ class Places:
 
 
 def run(study: Study, mixed: Mixed, places: Places, progress: Callable[[int, int], None]) -> dict[str, Any]:
-    """Fine-tune on ``mixed`` and export, here or with a process for every device; returns what `finetune.train` tells.
+    """Fine-tune on ``mixed`` and export, here or, where a strategy spreads the work, with a process for every device.
+
+    Returns what `finetune.train` tells.
 
     Raises: as `finetune.train` and `model.export` do.
     """
     watch = watched(study, mixed)
-    if study.hardware.devices * study.hardware.nodes == 1:
+    if study.hardware.strategy == "single":
         return here(study, mixed, places, watch, progress)
     from limit_lab.ranks import start
 

@@ -45,6 +45,10 @@ class Hardware:
         one_of("hardware.attention", self.attention, ("auto", "mask", "documents", "varlen", "flex"))
         if self.head is not None and not re.fullmatch(r"[\w.-]+:\d+", self.head):
             raise ConfigError(f"hardware.head={self.head} is no place to meet: write it as HOST:PORT.")
+        if self.head is not None and self.nodes == 1:
+            raise ConfigError(
+                f"hardware.head={self.head} is where nodes meet, and hardware.nodes=1: use more, or leave it out."
+            )
         if self.logits_at_once < 1:
             raise ConfigError(f"hardware.logits_at_once={self.logits_at_once} projects nothing: use 1 or more.")
         for name, elements in (("sub_group_elements", self.sub_group_elements), ("bucket_elements", self.bucket_elements)):

@@ -10,16 +10,17 @@ import torch
 
 from limit_lab.config import Hardware
 from limit_lab.errors import DataError
-from limit_lab.finetune.checkpoint import CHECKPOINT, COMPLETE, OLD, PARTIAL, completed_steps, remove, settle
+from limit_lab.finetune import universal
+from limit_lab.finetune.checkpoint import CHECKPOINT, COMPLETE, OLD, PARTIAL, completed_steps, for_any_ranks, remove, settle
 
 ALONE = Hardware(name="test")
 TWO = Hardware(name="test", strategy="zero3", devices=2)
 
 
-def in_pieces(place: Path, step: int, ranks: int = 2, stage: int = 3) -> None:
+def in_pieces(place: Path, step: int, ranks: int = 2, stage: int = 3, optimizer: str = "lionw") -> None:
     place.mkdir(parents=True)
     (place / "piece.pt").write_bytes(b"12345678")
-    state = {"global_step": step, "ranks": ranks, "stage": stage, "files": {"piece.pt": 8}}
+    state = {"global_step": step, "ranks": ranks, "stage": stage, "optimizer": optimizer, "files": {"piece.pt": 8}}
     (place / COMPLETE).write_text(json.dumps(state))
 
 
@@ -72,6 +73,37 @@ def test_pieces_are_read_by_what_wrote_them(tmp_path: Path, hardware: Hardware, 
     in_pieces(tmp_path / CHECKPOINT, 4)
     with pytest.raises(DataError, match=f"holds 4 steps written by {written}, and hardware.strategy={hardware.strategy}"):
         settle(tmp_path, hardware)
+    assert completed_steps(settle(tmp_path, TWO)) == 4
+
+
+def test_pieces_of_adamw_are_converted_once_for_any_number_of_ranks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    in_pieces(tmp_path / CHECKPOINT, 4, optimizer="adamw")
+    asked: list[int] = []
+
+    def write(pieces: Path, folder: Path, ranks: int) -> None:
+        asked.append(ranks)
+        folder.mkdir()
+        (folder / "weight.pt").write_bytes((pieces / "piece.pt").read_bytes() * 2)
+
+    monkeypatch.setattr(universal, "write", write)
+    assert not for_any_ranks(settle(tmp_path, TWO))
+    for devices in (3, 1, 2):
+        found = settle(tmp_path, Hardware(name="test", strategy="zero3", devices=devices))
+        assert (completed_steps(found), for_any_ranks(found)) == (4, True)
+        assert [path.name for path in tmp_path.iterdir()] == [CHECKPOINT]
+    assert asked == [2]
+    with pytest.raises(DataError, match="written by ZeRO stage 3 on any number of devices"):
+        settle(tmp_path, Hardware(name="test", strategy="zero2", devices=2))
+
+
+def test_pieces_that_cannot_be_converted_stay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    in_pieces(tmp_path / CHECKPOINT, 4, optimizer="adamw")
+    monkeypatch.setattr("sys.executable", "false")
+    with pytest.raises(
+        DataError, match=r"was written by 2 ranks and could not be converted .*\(exit status 1\): continue with 2"
+    ):
+        settle(tmp_path, Hardware(name="test", strategy="zero3", devices=3))
+    assert [path.name for path in tmp_path.iterdir()] == [CHECKPOINT]
     assert completed_steps(settle(tmp_path, TWO)) == 4
 
 

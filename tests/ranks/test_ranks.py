@@ -76,6 +76,11 @@ def test_zero_3_on_two_ranks_is_a_single_process(zero: Path, alone: Path) -> Non
     assert not (zero / "finetune" / "checkpoint.ckpt").exists()
 
 
+def test_zero_3_on_one_device_with_its_states_in_host_memory_is_a_single_process(alone: Path, tmp_path: Path) -> None:
+    given = ["hardware.micro_batch=4doc", "hardware.strategy=zero3", "hardware.offload=optimizer"]
+    require_equal(made(tmp_path, *given), alone)
+
+
 def test_ddp_on_two_ranks_is_a_single_process(alone: Path, tmp_path: Path) -> None:
     require_equal(made(tmp_path, *TWO, "hardware.strategy=ddp"), alone)
 
@@ -148,6 +153,12 @@ def test_two_nodes_train_together_and_end_when_one_dies(zero: Path, tmp_path: Pa
     (cell,) = (tmp_path / "runs" / "cells").glob("lima_tiny-*")
     assert metrics(cell) == metrics(zero)
     assert "step      1/6" not in said
+
+
+def test_what_two_ranks_began_goes_on_with_three(alone: Path, tmp_path: Path) -> None:
+    zero3 = ["hardware.strategy=zero3", "hardware.sub_group_elements=200_000"]
+    assert call(arguments(tmp_path, *TWO, *zero3), at=r"checkpoint\.partial/latest$", count=2).returncode == 1
+    require_equal(made(tmp_path, "hardware.devices=3", "hardware.micro_batch=1doc", *zero3), alone)
 
 
 def test_a_rank_that_fails_ends_all_with_its_sentence(tmp_path: Path) -> None:

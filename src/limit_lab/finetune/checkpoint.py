@@ -15,10 +15,12 @@ from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 from limit_lab import store
 from limit_lab.config import Hardware
 from limit_lab.errors import DataError
+from limit_lab.finetune import universal
+from limit_lab.finetune.module import Finetuning
 from limit_lab.finetune.strategies import stage, stage_of
 
-#: The file that makes a checkpoint in pieces valid.
-COMPLETE = "complete.json"
+#: The file that makes a checkpoint in pieces valid, and what it says of the ranks when any number of them can read it.
+COMPLETE, ANY = "complete.json", 0
 
 #: Where a fine-tuning's folder holds its last checkpoint, the one under way, and the one before while it is replaced.
 CHECKPOINT, PARTIAL, OLD = "checkpoint.ckpt", "checkpoint.partial", "checkpoint.old"
@@ -56,9 +58,15 @@ def _write(trainer: pl.Trainer, partial: Path, checkpoint: Path) -> None:
 
 
 def _complete(folder: Path, trainer: pl.Trainer) -> None:
+    module = trainer.lightning_module
+    assert isinstance(module, Finetuning)
+    state = {"global_step": trainer.global_step, "ranks": trainer.world_size, "stage": stage_of(trainer.strategy)}
+    _mark(folder, {**state, "optimizer": module.recipe.optimizer})
+
+
+def _mark(folder: Path, state: dict[str, Any]) -> None:
     files = {str(file.relative_to(folder)): file.stat().st_size for file in sorted(folder.rglob("*")) if file.is_file()}
-    state = {"global_step": trainer.global_step, "ranks": trainer.world_size, "files": files}
-    store.write_json(folder / COMPLETE, {**state, "stage": stage_of(trainer.strategy)})
+    store.write_json(folder / COMPLETE, {**state, "files": files})
 
 
 def _replace(checkpoint: Path, partial: Path) -> None:
@@ -86,6 +94,7 @@ def remove(folder: Path) -> None:
 def settle(folder: Path, hardware: Hardware) -> Path:
     """The last valid checkpoint's place, after a kill at any moment; for one process, before its ranks start.
 
+    One of another number of ranks under ZeRO-3 is converted for any number, if its optimizer is AdamW.
     Raises: DataError when it was written by other ranks or pieces than ``hardware`` would read, or is damaged.
     """
     checkpoint, old = folder / CHECKPOINT, folder / OLD
@@ -95,19 +104,42 @@ def settle(folder: Path, hardware: Hardware) -> Path:
     _remove(old)
     if not checkpoint.exists():
         return checkpoint
-    written = (0, 1)
+    written, state = (0, 1), dict[str, Any]()
     if checkpoint.is_dir():
         state = _state(checkpoint)
         written = (int(state["stage"]), int(state["ranks"]))
     reads = (stage(hardware), hardware.devices * hardware.nodes if stage(hardware) else 1)
+    if written[0] == reads[0] == 3 and written != reads and state.get("optimizer") in universal.OPTIMIZERS:
+        if written[1] != ANY:
+            _convert(checkpoint, state)
+        return checkpoint
     if written != reads:
-        what = f"ZeRO stage {written[0]} on {written[1]} devices" if written[0] else "one device or DDP"
+        count = written[1] if written[1] != ANY else "any number of"
+        what = f"ZeRO stage {written[0]} on {count} devices" if written[0] else "one device or DDP"
         raise DataError(
             f"{checkpoint} holds {completed_steps(checkpoint)} steps written by {what}, and hardware.strategy="
             f"{hardware.strategy} on {hardware.devices * hardware.nodes} cannot read it: continue with the hardware that wrote "
             "it, or delete it to begin this fine-tuning anew."
         )
     return checkpoint
+
+
+def _convert(checkpoint: Path, state: dict[str, Any]) -> None:
+    """Put the checkpoint for any number of ranks in the place of one of ZeRO-3."""
+    partial = checkpoint.with_name(PARTIAL)
+    with store.writing(checkpoint):
+        try:
+            universal.write(checkpoint, partial, int(state["ranks"]))
+            _mark(partial, {**state, "ranks": ANY})
+            _replace(checkpoint, partial)
+        except BaseException:
+            _remove(partial)
+            raise
+
+
+def for_any_ranks(checkpoint: Path) -> bool:
+    """Whether a checkpoint was converted. Raises: DataError when it is damaged."""
+    return checkpoint.is_dir() and int(_state(checkpoint)["ranks"]) == ANY
 
 
 class InPlace(TorchCheckpointIO):

@@ -1,4 +1,4 @@
-"""The export of what several ranks trained: the first one writes it, asking the others for their pieces weight by weight."""
+"""The export of what ranks trained: the first one writes it, asking the others for their pieces weight by weight."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def export(
 
     Raises: ModelError and DataError on the first rank.
     """
-    if not (distributed.is_available() and distributed.is_initialized() and distributed.get_world_size() > 1):
+    if not (distributed.is_available() and distributed.is_initialized()):
         export_whole(model, base, folder, beside=beside, dtype=dtype, shard_bytes=shard_bytes)
         return
     weights, first = Gathered(model.weights()), strategies.rank() == 0

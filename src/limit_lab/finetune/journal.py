@@ -78,7 +78,7 @@ class Journal(Callback):
 
         A rank hears none: torchrun sends them when another rank has failed, and then there is nothing to finish.
         """
-        if trainer.world_size == 1:
+        if strategies.alone(trainer.strategy):
             interruption.listen()
         else:
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
@@ -186,10 +186,10 @@ class Journal(Callback):
 
 def stop_now(trainer: pl.Trainer, folder: Path) -> bool:
     """Whether the training ends after this step: a signal asked this process, or the one that waits for its ranks."""
-    asked = interruption.asked() is not None or (
-        trainer.world_size > 1 and trainer.is_global_zero and (folder / interruption.LEAVE).exists()
-    )
-    return asked if trainer.world_size == 1 else strategies.total(trainer, torch.tensor(float(asked))) > 0
+    if strategies.alone(trainer.strategy):
+        return interruption.asked() is not None
+    asked = trainer.is_global_zero and (folder / interruption.LEAVE).exists()
+    return strategies.total(trainer, torch.tensor(float(asked))) > 0
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:

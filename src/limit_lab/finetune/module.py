@@ -79,6 +79,15 @@ class Finetuning(pl.LightningModule):
             learnt = {name for name, parameter in self.named_parameters() if parameter.requires_grad}
             checkpoint["state_dict"] = {name: value for name, value in checkpoint["state_dict"].items() if name in learnt}
 
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Count the micro-batches of the steps taken as this run cuts them: it may run on other devices than the one before."""
+        progress = checkpoint["loops"]["fit_loop"]["epoch_loop.batch_progress"]
+        taken = checkpoint["global_step"] * self.trainer.accumulate_grad_batches
+        for counts in (progress["total"], progress["current"]):
+            further = taken - counts["ready"]
+            for name in counts:
+                counts[name] += further
+
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         recipe = self.recipe
         optimizer = optimizer_of(recipe, [parameter for parameter in self.model.parameters() if parameter.requires_grad])

@@ -14,13 +14,14 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
 import torch
 from lightning.pytorch.accelerators import CUDAAccelerator
 from lightning.pytorch.plugins import DeepSpeedPrecision
-from lightning.pytorch.strategies import DDPStrategy, DeepSpeedStrategy, Strategy
+from lightning.pytorch.strategies import DDPStrategy, DeepSpeedStrategy, SingleDeviceStrategy, Strategy
 from torch import Tensor, nn
 
 from limit_lab.config import Finetune, Hardware
@@ -31,17 +32,25 @@ from limit_lab.model.causal import CausalLM
 PATIENCE = timedelta(minutes=30)
 
 
-def strategy_of(hardware: Hardware, recipe: Finetune) -> Strategy | str:
-    """Lightning's strategy for ``hardware.strategy``; ``auto`` for a single device."""
+def strategy_of(hardware: Hardware, recipe: Finetune, *, any_ranks: bool) -> Strategy | str:
+    """Lightning's strategy for ``hardware.strategy``; ``auto`` for a single device.
+
+    ``any_ranks`` says that the checkpoint it continues from was converted for any number of ranks.
+    """
     if hardware.strategy == "single":
         return "auto"
     if hardware.strategy == "ddp":
         return DDPStrategy(timeout=PATIENCE)
-    return Zero(hardware, recipe)
+    return Zero(hardware, recipe, any_ranks=any_ranks)
 
 
 def world_size(hardware: Hardware) -> int:
     return hardware.devices * hardware.nodes
+
+
+def alone(strategy: Strategy) -> bool:
+    """Whether this process does all the work: it is no rank that another process waits for."""
+    return isinstance(strategy, SingleDeviceStrategy)
 
 
 def rank() -> int:
@@ -59,11 +68,11 @@ class Untouched(DeepSpeedPrecision):
 class Zero(DeepSpeedStrategy):
     """DeepSpeed ZeRO, on CPUs too, with every size stated and no extension compiled."""
 
-    def __init__(self, hardware: Hardware, recipe: Finetune) -> None:
+    def __init__(self, hardware: Hardware, recipe: Finetune, *, any_ranks: bool) -> None:
         quiet_deepspeed()
         self.hardware_stage = stage(hardware)
         super().__init__(
-            config=zero_config(hardware),
+            config=zero_config(hardware) | ({"checkpoint": {"load_universal": True}} if any_ranks else {}),
             precision_plugin=Untouched("bf16-true" if recipe.precision == "bf16" else "32-true"),
             timeout=PATIENCE,
             logging_level=logging.ERROR,
@@ -104,6 +113,14 @@ class Zero(DeepSpeedStrategy):
             current = module._buffers[name]
             assert current is not None
             module._buffers[name] = value.to(current.device)
+
+    def load_checkpoint(self, checkpoint_path: str | Path, weights_only: bool | None = None) -> dict[str, Any]:
+        """Every group of weights gets its own count of steps: of a universal checkpoint DeepSpeed gives all the same tensor."""
+        found: dict[str, Any] = super().load_checkpoint(checkpoint_path, weights_only)
+        for state in self.deepspeed_engine.optimizer.optimizer.state.values():
+            if "step" in state:
+                state["step"] = state["step"].clone()
+        return found
 
 
 def parts(hardware: Hardware, accumulation: int) -> int:
@@ -217,11 +234,20 @@ def gradient_norm(trainer: pl.Trainer, module: pl.LightningModule) -> float:
 
 def weights_norm(trainer: pl.Trainer, module: pl.LightningModule) -> float:
     """Norm of the weights that this rank holds, summed over the ranks where they hold different ones."""
-    pieces = [getattr(parameter, "ds_tensor", parameter).detach() for parameter in module.parameters()]
+    pieces = [_piece(parameter) for parameter in module.parameters()]
     own = float(torch.nn.utils.get_total_norm(pieces)) ** 2
     if not (isinstance(trainer.strategy, Zero) and trainer.strategy.zero_stage_3):
         return math.sqrt(own)
     return math.sqrt(total(trainer, torch.tensor(own, dtype=torch.float64)))
+
+
+def _piece(parameter: Tensor) -> Tensor:
+    """The values of a parameter that this rank holds; the last ranks' pieces end in padding, which has no values."""
+    if not _in_pieces(parameter):
+        return parameter.detach()
+    own: Tensor = vars(parameter)["ds_tensor"]
+    every = int(vars(parameter)["ds_numel"])
+    return own.detach()[: max(0, every - rank() * own.numel())]
 
 
 def total(trainer: pl.Trainer, value: Tensor) -> float:

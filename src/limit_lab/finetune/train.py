@@ -21,7 +21,7 @@ from limit_lab.errors import ConfigError, DataError
 from limit_lab.finetune import adapters, strategies
 from limit_lab.finetune.batches import Batches, MixtureData
 from limit_lab.finetune.callbacks import Agree, GatherHead, HandOver, Mark
-from limit_lab.finetune.checkpoint import CHECKPOINT, InPlace, completed_steps, remove, settle
+from limit_lab.finetune.checkpoint import CHECKPOINT, InPlace, completed_steps, for_any_ranks, remove, settle
 from limit_lab.finetune.journal import Journal, Progress, read_metrics
 from limit_lab.finetune.meter import Clock
 from limit_lab.finetune.module import Finetuning
@@ -58,8 +58,8 @@ def train(
 
     ``keep`` leaves a checkpoint of the end, from which a later export of the same training continues. Adapters are merged
     into the weights. ``progress`` gets the steps taken and to take; ``watch`` is looked at on the way and changes no number.
-    ``hand_over`` gets the trained model, while its pieces are still where ZeRO put them. With several devices this is one
-    rank of them, and every rank calls it.
+    ``hand_over`` gets the trained model, while its pieces are still where ZeRO put them. Under any other strategy
+    than single this is one rank, which torchrun started, and every rank calls it.
     Returns steps, epochs, seconds of this process, first and last loss and tokens seen.
     Raises: DataError for an empty mixture; ConfigError when the recipe does not suit it; LimitLabError when a loss, gradient
     norm or weight is not finite; ToBeContinued with a new checkpoint when a signal asked the process to end.
@@ -73,7 +73,7 @@ def train(
     rank, ranks = strategies.rank(), strategies.world_size(hardware)
     batches = Batches.of(mixed, recipe, steps=planned.whole, micro_batch=micro_batch, seed=seed, rank=rank, ranks=ranks)
     model.run(attention=hardware.attention, recompute=hardware.recompute)
-    done = begin(folder, hardware, steps) if ranks == 1 else completed_steps(folder / CHECKPOINT)
+    done = begin(folder, hardware, steps) if hardware.strategy == "single" else completed_steps(folder / CHECKPOINT)
     if recipe.lora.rank:
         frozen = torch.bfloat16 if recipe.precision == "bf16" else torch.float32
         adapters.add(model, recipe.lora, seed=seed, frozen=frozen)
@@ -147,7 +147,7 @@ def _leave(journal: Journal, steps: int) -> None:
 
 def _plugins(hardware: Hardware) -> list[Any]:
     # named, for under Slurm Lightning would requeue the job by itself and take the ranks from srun
-    environment = TorchElasticEnvironment() if strategies.world_size(hardware) > 1 else LightningEnvironment()
+    environment = LightningEnvironment() if hardware.strategy == "single" else TorchElasticEnvironment()
     # DeepSpeed writes its checkpoints itself
     return [environment] if strategies.stage(hardware) else [environment, InPlace()]
 
@@ -156,7 +156,7 @@ def _trainer(
     recipe: Finetune, hardware: Hardware, folder: Path, accumulation: int, steps: int, callbacks: list[Callback]
 ) -> pl.Trainer:
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
-    strategy = strategies.strategy_of(hardware, recipe)
+    strategy = strategies.strategy_of(hardware, recipe, any_ranks=for_any_ranks(folder / CHECKPOINT))
     return pl.Trainer(
         accelerator=hardware.accelerator,
         devices=hardware.devices,
