@@ -22,8 +22,6 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import importlib
-import importlib.util
 import json
 import os
 import random
@@ -43,7 +41,7 @@ import torch
 from export_memory import peak
 from torch import Tensor
 
-from limit_lab import provenance, store
+from limit_lab import memory, provenance, store
 from limit_lab.config import Hardware, Model
 from limit_lab.finetune import gathering, loading
 from limit_lab.finetune.journal import read_metrics
@@ -181,11 +179,9 @@ def allocated(device: str) -> float | None:
 
 
 def planned(case: Case, reached: float | None) -> dict[str, Any]:
-    """What `limit_lab.memory` plans for the device, without CUDA's context, which no allocator counts; nothing without it."""
-    if importlib.util.find_spec("limit_lab.memory") is None:
-        return {}
+    """What `limit_lab.memory` plans for the device, without CUDA's context, which no allocator counts."""
     shape = shape_of(Model(name=case.model, path=str(case.base), d_model=0))
-    held = importlib.import_module("limit_lab.memory").peak(shape, case.recipe(), case.placed())
+    held = memory.peak(shape, case.recipe(), case.placed())
     terms = {name: round(gib, 3) for name, gib in held.terms.items() if name != "context and slack"}
     total = sum(terms.values())
     against = {} if reached is None else {"planned_over_measured": round(total / reached, 4)}

@@ -63,7 +63,9 @@ def _listed(found: Sequence[str]) -> str:
 
 def on_device(shape: Shape, recipe: Finetune, hardware: Hardware) -> list[str]:
     """Three remedies for a device, with what it would hold: those that make room, then those that leave least to hold."""
-    found = [(peak(shape, *changed(recipe, hardware, change)).total, change) for change in _for_a_device(recipe, hardware)]
+    found = [
+        (peak(shape, *changed(recipe, hardware, change)).total, change) for change in _for_a_device(shape, recipe, hardware)
+    ]
     fits = [one for one in found if one[0] <= hardware.gpu_gib]
     rest = sorted((one for one in found if one[0] > hardware.gpu_gib), key=lambda one: one[0])
     return [f"{_written(change)} ({gib:.1f} GiB)" for gib, change in (*fits, *rest)][:3]
@@ -76,7 +78,7 @@ def on_host(shape: Shape, recipe: Finetune, hardware: Hardware) -> list[str]:
         return max(held.total for held in host(shape, *changed(recipe, hardware, change)))
 
     before = needed({})
-    found = [(needed(change), change) for change in _for_a_host(recipe, hardware)]
+    found = [(needed(change), change) for change in _for_a_host(shape, recipe, hardware)]
     less = sorted((one for one in found if one[0] < before), key=lambda one: one[0])
     written = [f"{_written(change)} ({gib:.0f} GiB)" for gib, change in less]
     return [*written, "a smaller model", "a machine with more memory", "fewer devices"][:3]
@@ -98,35 +100,39 @@ def _written(change: Change) -> str:
     return " ".join(f"{key}={str(value).lower()}" for key, value in change.items())
 
 
-def _for_a_device(recipe: Finetune, hardware: Hardware) -> list[Change]:
+def _for_a_device(shape: Shape, recipe: Finetune, hardware: Hardware) -> list[Change]:
     """What takes memory off a device, that which costs least first."""
     lean: Change = {"hardware.recompute": True, "hardware.micro_batch": "1doc"}
-    more: Change = {"hardware.strategy": "zero3", "hardware.devices": max(8, 2 * hardware.devices)}
-    offloaded: Change = {"hardware.strategy": "zero3", "hardware.offload": "optimizer"}
-    asked: list[Change] = [
-        {"hardware.recompute": True},
-        {"hardware.micro_batch": "1doc"},
-        lean,
-        {"hardware.strategy": "zero3"},
-        {"hardware.strategy": "zero3", **lean},
-        {**more, **lean},
-        {**offloaded, **lean},
-        {"finetune.max_seq_tokens": recipe.max_seq_tokens // 2, **lean},
-    ]
+    asked: list[Change] = [{"hardware.recompute": True}, {"hardware.micro_batch": "1doc"}, lean]
     if not recipe.lora.rank:
-        asked.append({"finetune.lora.rank": RANK, **lean})
+        pieces: Change = {"hardware.strategy": _in_pieces(shape)}
+        more: Change = {**pieces, "hardware.devices": max(8, 2 * hardware.devices)}
+        asked += [pieces, {**pieces, **lean}, {**more, **lean}, {**pieces, "hardware.offload": "optimizer", **lean}]
+    asked.append({"finetune.max_seq_tokens": recipe.max_seq_tokens // 2, **lean})
+    if not recipe.lora.rank:
+        asked.append({**_adapters(hardware), **lean})
     return _that_change(asked, recipe, hardware)
 
 
-def _for_a_host(recipe: Finetune, hardware: Hardware) -> list[Change]:
+def _in_pieces(shape: Shape) -> str:
+    """The strategy that divides most; only an MPT can be loaded in pieces."""
+    return "zero3" if shape.kind == "mpt" else "zero2"
+
+
+def _adapters(hardware: Hardware) -> Change:
+    """Adapters, which one process merges: not under ZeRO."""
+    whole = "single" if hardware.devices * hardware.nodes == 1 else "ddp"
+    return {"finetune.lora.rank": RANK, "hardware.strategy": whole, "hardware.offload": "none"}
+
+
+def _for_a_host(shape: Shape, recipe: Finetune, hardware: Hardware) -> list[Change]:
     """What takes memory off a node's host."""
     asked: list[Change] = [
         {"hardware.offload": "none"},
-        {"hardware.strategy": "zero3"},
         {"hardware.micro_batch": "1doc", "hardware.recompute": True},
     ]
     if not recipe.lora.rank:
-        asked.append({"finetune.lora.rank": RANK})
+        asked += [{"hardware.strategy": _in_pieces(shape)}, _adapters(hardware)]
     if hardware.strategy.startswith("zero"):
         asked.append({"hardware.nodes": 2 * hardware.nodes})
     return _that_change(asked, recipe, hardware)

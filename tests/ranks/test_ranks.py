@@ -85,10 +85,10 @@ def test_ddp_on_two_ranks_is_a_single_process(alone: Path, tmp_path: Path) -> No
     require_equal(made(tmp_path, *TWO, "hardware.strategy=ddp"), alone)
 
 
-def test_lion_under_zero_2_is_a_single_process(tmp_path: Path) -> None:
+def test_lion_under_zero_3_is_a_single_process(tmp_path: Path) -> None:
     lion = ["finetune.optimizer=lionw", "finetune.learning_rate=1e-4"]
     single = made(tmp_path / "alone", *lion, "hardware.micro_batch=4doc")
-    require_equal(made(tmp_path / "zero", *lion, *TWO, "hardware.strategy=zero2"), single)
+    require_equal(made(tmp_path / "zero", *lion, *TWO, "hardware.strategy=zero3"), single)
 
 
 def test_killed_in_a_checkpoint_and_again_it_ends_with_the_numbers_of_one_run(zero: Path, tmp_path: Path) -> None:
