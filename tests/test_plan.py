@@ -333,7 +333,8 @@ def test_visible_devices_limit_what_is_counted(monkeypatch: pytest.MonkeyPatch) 
 
 def test_disk_follows_what_is_kept() -> None:
     paper = ["+experiment=paper_7b_lima_plus_instruct"]
-    some = [compose([*paper, f"seeds.training={seed}"]) for seed in range(60)]
+    one_cell = compose(paper)
+    some = [replace(one_cell, seeds=replace(one_cell.seeds, training=seed)) for seed in range(60)]
 
     def kept(keep: str) -> list[Study]:
         return [replace(study, export=replace(study.export, keep=keep)) for study in some]

@@ -19,6 +19,10 @@ if TYPE_CHECKING:
     from limit_lab.model.team import Team
 
 
+#: Rows of a suite for which no further process is started.
+FEW = 64
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Evaluation:
     """What is asked of the model in the folder ``model``: the gauntlet in one ``prompting``, or without one the answers.
@@ -38,7 +42,7 @@ def run(study: Study, evaluation: Evaluation, move: Move) -> dict[str, Any]:
     Raises: as `gauntlet.evaluate` and `model.load_on` do; ConfigError when the devices cannot hold the model.
     """
     processes = layout(study).processes
-    if processes * nodes(study.hardware) == 1 or _one_batch(study, evaluation):
+    if processes * nodes(study.hardware) == 1 or _few(study, evaluation):
         from limit_lab.model.team import ALONE
 
         return here(study, evaluation, ALONE, move)
@@ -54,11 +58,13 @@ def nodes(hardware: Hardware) -> int:
     return hardware.nodes if "SLURM_JOB_ID" in os.environ else 1
 
 
-def _one_batch(study: Study, evaluation: Evaluation) -> bool:
-    """Whether the answers are too few to be shared out."""
+def _few(study: Study, evaluation: Evaluation) -> bool:
+    """Whether so little is asked that starting processes would take longer: one batch of answers, or a few rows in all."""
     from limit_lab.model.bases import open_prompts
 
-    return evaluation.prompting is None and len(open_prompts(study)) <= study.answers.batch
+    if evaluation.prompting is None:
+        return len(open_prompts(study)) <= study.answers.batch
+    return sum(FEW if task.rows is None else task.rows for task in study.gauntlet.tasks) < FEW
 
 
 def here(study: Study, evaluation: Evaluation, team: Team, move: Move) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from tests.processes import alive
 
 #: Several batches for each of two processes.
 ASKED = ["+experiment=tiny", "mixture=none", "study.mixtures=[]", "study.baseline=null", "gauntlet.prompting=[raw]"]
-ASKED += ["gauntlet.batch_tokens=256", "answers.limit=5", "answers.batch=2"]
+ASKED += ["gauntlet.tasks.2.rows=64", "gauntlet.batch_tokens=256", "answers.limit=5", "answers.batch=2"]
 
 
 def test_two_ranks_of_which_one_dies_end_with_the_files_of_a_single_process(tmp_path: Path) -> None:

@@ -84,8 +84,8 @@ def map_model(folder: Path) -> CausalLM:
 def load_mpt(folder: Path) -> MPT:
     """The folder's MPT in float32, in evaluation mode, on the CPU. Raises: ModelError as `load_model` does."""
     model = map_mpt(folder)
-    for parameter in model.parameters():  # one at a time, so that no second copy of all is held
-        parameter.data = parameter.data.to(torch.float32, copy=True)
+    own = {name: value.to(torch.float32, copy=True) for name, value in model.state_dict().items()}  # the only copy in memory
+    model.load_state_dict(own, assign=True)
     return model.requires_grad_(True)
 
 
