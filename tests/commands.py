@@ -52,8 +52,8 @@ tasks:
 """,
 }
 
-#: What differs between two runs of one study: where, when and how fast, and the size of the file that tells how fast.
-CIRCUMSTANCES = ("command", "commands", "provenance", "runs", "seconds", "metrics.jsonl")
+#: What differs between two runs of one study: where, when and how fast, and the sizes of the files that tell it.
+CIRCUMSTANCES = ("command", "commands", "provenance", "runs", "seconds", "metrics.jsonl", "model/README.md")
 
 
 def groups(folder: Path, **more: str) -> list[str]:

@@ -12,7 +12,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from limit_lab.compose import compose
-from limit_lab.config import Answers, Data, Finetune, Gauntlet, Hardware, Judge, Microworld, Mixture, Predicate, Source, Task
+from limit_lab.config import (
+    Answers,
+    Data,
+    Export,
+    Finetune,
+    Gauntlet,
+    Hardware,
+    Judge,
+    Microworld,
+    Mixture,
+    Predicate,
+    Source,
+    Task,
+)
 from limit_lab.durations import Batch, Duration, documents
 from limit_lab.errors import ConfigError
 from limit_lab.fingerprints import fingerprint, plain, stated
@@ -171,9 +184,20 @@ def test_the_unchanged_ones_are_allowed() -> None:
         (finetune(learning_rate=0.0), "finetune.learning_rate=0.0 must be above 0"),
         (finetune(clip_norm=-1.0), "finetune.clip_norm=-1.0 must be above 0"),
         (finetune(max_seq_tokens=7), "finetune.max_seq_tokens=7 leaves no room"),
+        (lambda: Export(dtype="fp16"), "export.dtype='fp16' is unknown; did you mean 'bf16'?"),
+        (lambda: Export(keep="none"), "export.keep='none' is unknown; known: all, export, records"),
+        (lambda: Export(shard_gib=0), "export.shard_gib=0 holds no weight"),
+        (lambda: Export(push="mine"), "export.push=mine names no repository of the Hugging Face Hub: write it as owner/name"),
         (lambda: Hardware(name="h", micro_batch="8"), "hardware.micro_batch='8' is no batch"),
         (lambda: Hardware(name="h", accelerator="tpu"), "hardware.accelerator='tpu' is unknown"),
         (lambda: Hardware(name="h", devices=2), "strategy=single uses one device, but hardware.devices=2"),
+        (lambda: Hardware(name="h", strategy="zero4"), "hardware.strategy='zero4' is unknown; did you mean"),
+        (lambda: Hardware(name="h", offload="optimiser"), "hardware.offload='optimiser' is unknown; did you mean 'optimizer'"),
+        (lambda: Hardware(name="h", strategy="ddp", offload="optimizer"), "offload=optimizer is done by ZeRO, but"),
+        (lambda: Hardware(name="h", sub_group_elements=0), "hardware.sub_group_elements=0 holds nothing"),
+        (lambda: Hardware(name="h", bucket_elements=-1), "hardware.bucket_elements=-1 holds nothing"),
+        (lambda: Hardware(name="h", offload="optimizer"), "but hardware.strategy=single: use zero1, zero2 or zero3"),
+        (lambda: Hardware(name="h", head="first:29400"), "hardware.head=first:29400 is where nodes meet, and hardware.nodes=1"),
         (lambda: Hardware(name="h", nodes=3), "hardware.nodes=3: use hardware.strategy=zero3"),
         (lambda: task(type="choice"), "gauntlet.tasks.*.type='choice' is unknown"),
         (lambda: task(type="schema"), "the schema task t has no one question to put in a template"),
@@ -219,7 +243,10 @@ def test_a_contradiction_is_one_sentence(make: Callable[[], object], said: str) 
         answers(limit=None, top_p=1.0, top_k=40),
         predicate(kind="keeps", over="none"),
         lambda: Hardware(name="h", devices=8, nodes=2, strategy="zero3"),
+        lambda: Hardware(name="h", nodes=2, strategy="ddp", head="first:29400"),
+        lambda: Hardware(name="h", strategy="zero1", offload="optimizer"),
         lambda: Source(kind="file", file="rows.jsonl"),
+        lambda: Export(push="me/mine-*", keep="records"),
         lambda: task(type="schema", template=False),
     ],
 )

@@ -19,26 +19,30 @@ PACKAGE = Path(limit_lab.__file__).resolve().parent
 
 #: From the bottom to the top; a room imports from its own line or from a lower one.
 LAYERS = (
-    ("errors",),
+    ("errors", "interruption"),
     ("durations", "fingerprints"),
-    ("recipe",),
+    ("recipe", "hardware", "launch"),
     ("config",),
     ("stats", "provenance", "progress", "couples"),
-    ("store",),
+    ("store", "told"),
     ("tracking", "trainings"),
     ("overrides",),
     ("compose",),
     ("hub",),
     ("prompt", "shapes"),
-    ("operations",),
+    ("operations", "layout", "memory"),
+    ("room",),
+    ("lookup",),
     ("estimate",),
     ("model",),
     ("mixture", "finetune", "gauntlet", "judge", "microworld"),
     ("preflight",),
     ("mixtures", "plan", "report", "frozen", "dashboard"),
-    ("grid", "kept", "trainings"),
+    ("grid", "kept", "trainings", "model_card", "handover"),
+    ("fine_tuning", "evaluating"),
+    ("ranks",),
     ("cell",),
-    ("side_by_side", "status", "diff"),
+    ("side_by_side", "status", "diff", "jobs"),
     ("sweep",),
     ("study",),
     ("help",),
@@ -60,13 +64,18 @@ LIGHT = (
     "prompt",
     "compose",
     "preflight",
+    "memory",
+    "lookup",
+    "room",
     "shapes",
+    "layout",
     "hub",
     "help",
     "status",
+    "sweep",
     "__main__",
 )
-HEAVY = ("torch", "lightning", "transformers", "deepspeed")
+HEAVY = ("torch", "lightning", "transformers", "deepspeed", "submitit", "ray")
 
 
 def modules() -> Iterator[tuple[str, Path]]:

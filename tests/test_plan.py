@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -51,6 +52,53 @@ def test_the_plan_of_the_paper_in_words(user: Path) -> None:
         "alpaca_eval_gpt4: 900 calls, ~$19.53",
     ):
         assert part in text
+
+
+def test_the_plan_of_a_large_model_names_every_term_and_every_stage(user: Path) -> None:
+    text = plan.describe(study_of([PAPER], user)[-1:])
+    for part in (
+        "GiB        at most ",
+        "weights 1.55, gradients 1.55, master weights 3.10, optimizer states 6.19, gathered weights 2.25, buckets 0.75",
+        "of memory, most in export: processes 16.00, files mapped 12.38, tensor on its way 1.15",
+        "disk       185.77 GiB: two checkpoints 173.39, export 12.38",
+        "compute    ~1.98e+18 operations at 40% of 312 TFLOP/s a device",
+        "time       load ~12 seconds, fine-tuning ~33.1 minutes, export ~25 seconds, gauntlet unknown, answers ~2.0 minutes",
+        "GPU-hours and what is unknown",
+    ):
+        assert part in text, part
+
+
+def test_a_grid_states_the_memory_of_its_largest_cell() -> None:
+    given = ["+grid=micro_paper"]
+    text = plan.describe(cells(compose(given), given))
+    assert "  GiB        at most 0.32 a device, in the backward pass: optimizer states 0.01, activations 0.21" in text
+    assert " device-hours\n" in text
+
+
+def test_blocks_that_run_again_take_a_third_more_time(user: Path) -> None:
+    once, again = (compose([PAPER, f"hardware.recompute={value}"], user) for value in ("false", "true"))
+    assert estimate.flops(again) == estimate.flops(once)
+    assert (estimate.hours(again) or 0) / (estimate.hours(once) or 1) == pytest.approx(4 / 3)
+
+
+def test_evaluation_is_shared_by_the_devices(user: Path) -> None:
+    one, eight = (compose([PAPER, f"hardware.devices={count}"], user) for count in (1, 8))
+    assert (estimate.seconds(one)["answers"] or 0) / (estimate.seconds(eight)["answers"] or 1) == pytest.approx(8)
+    assert estimate.transfers(one) == estimate.transfers(eight)
+
+
+def test_tokens_of_a_gauntlet_are_told_from_its_files(tmp_path: Path, user: Path) -> None:
+    (tmp_path / "task.jsonl").write_text(("x" * 39 + "\n") * 5, encoding="utf-8")
+    study = compose([f"gauntlet.data={tmp_path}"], user)
+    task = Task(label="a", type="language_modeling", file="task.jsonl", category="c", shots=2)
+    suite = replace(study.gauntlet, tasks=[task, replace(task, label="b", rows=3)], average=[], tokens={})
+    study = replace(study, gauntlet=suite)
+    assert estimate.gauntlet_tokens(study, "raw") == pytest.approx((5 + 3) * 10 * 3)
+    assert estimate.gauntlet_tokens(study, "template") == pytest.approx((5 + 3) * 10)
+    absent = replace(study.gauntlet, tasks=[replace(task, file="absent.jsonl")])
+    assert estimate.gauntlet_tokens(replace(study, gauntlet=absent), "raw") is None
+    counted = replace(study.gauntlet, tokens={"raw": 7.0})
+    assert estimate.gauntlet_tokens(replace(study, gauntlet=counted), "raw") == 7.0
 
 
 def test_the_shape_of_mpt_7b_gives_its_published_size(user: Path) -> None:
@@ -182,7 +230,43 @@ def test_local_rows_are_looked_at(tmp_path: Path, user: Path) -> None:
 def test_too_little_memory_is_found_before_it_is_needed(user: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(preflight, "gpus", lambda: 1)
     found = problems_of(study_of([PAPER, "hardware=gpu", "hardware.gpu_gib=40"], user))
-    assert any("GiB a device and hardware.gpu_gib=40" in problem for problem in found)
+    (told,) = (problem for problem in found if "GiB a device and hardware.gpu_gib=40" in problem)
+    assert " most are " in told
+    assert told.count(" GiB)") == 3
+
+
+def test_too_little_disk_names_its_largest_term_and_three_remedies(
+    tmp_path: Path, user: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(preflight.shutil, "disk_usage", lambda _: SimpleNamespace(free=0))
+    found = problems_of(study_of([f"runs={tmp_path}"], user))
+    assert any(
+        "of a cell being its two checkpoints, and " in problem and "finetune.lora.rank=16" in problem for problem in found
+    )
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (
+            ["hardware.strategy=zero1", "finetune.lora.rank=2"],
+            "finetune.lora.rank=2 is merged by a process that holds the whole model, and hardware.strategy=zero1 divides",
+        ),
+        (["hardware.strategy=zero3", "hardware.devices=2", "finetune.lora.rank=2"], "hardware.strategy=zero3 divides"),
+        (
+            ["hardware.strategy=zero3", "model=pythia_70m"],
+            "zero3 loads an MPT in pieces, and model=pythia_70m is of kind gpt_neox: use hardware.strategy=zero2",
+        ),
+        (["hardware.strategy=ddp", "finetune.lora.rank=2"], None),
+        (["hardware.strategy=zero3", "hardware.offload=optimizer"], None),
+        (["hardware.strategy=zero3", "finetune.lora.rank=2", "mixture=none"], None),
+    ],
+)
+def test_what_zero_cannot_train_is_refused(given: list[str], said: str | None, tmp_path: Path, user: Path) -> None:
+    given = ["mixture=lima", "study.baseline=null", f"runs={tmp_path}", *given]
+    found = [problem for problem in preflight.problems(study_of(given, user)) if "zero" in problem]
+    assert len(found) == (said is not None)
+    assert said is None or said in found[0]
 
 
 @pytest.mark.parametrize(
@@ -245,3 +329,21 @@ def test_an_axis_that_only_asks_otherwise_is_refused(tmp_path: Path, user: Path)
 def test_visible_devices_limit_what_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     assert preflight.gpus() == 0
+
+
+def test_disk_follows_what_is_kept() -> None:
+    paper = ["+experiment=paper_7b_lima_plus_instruct"]
+    one_cell = compose(paper)
+    some = [replace(one_cell, seeds=replace(one_cell.seeds, training=seed)) for seed in range(60)]
+
+    def kept(keep: str) -> list[Study]:
+        return [replace(study, export=replace(study.export, keep=keep)) for study in some]
+
+    one, whole = estimate.kept_gib(some[0]), estimate.kept_gib(kept("all")[0])
+    disk = {keep: estimate.study_gib(kept(keep)) for keep in ("records", "export", "all")}
+    assert one == pytest.approx(2 * 6.649e9 / 2**30)
+    assert whole - one == pytest.approx(14 * 6.649e9 / 2**30)
+    assert disk["records"] == estimate.disk_gib(some[0])  # the one that is being made
+    assert disk["export"] - disk["records"] == pytest.approx(59 * one)
+    assert disk["all"] - disk["records"] == pytest.approx(59 * whole)
+    assert f"bf16, keep=all: {whole:.2f} GiB stay" in plan.describe(kept("all")[:1])

@@ -2,16 +2,29 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
+from jinja2.exceptions import TemplateError
 
 from limit_lab.errors import ConfigError, DataError
 from limit_lab.microworld.checkpoint import SHIPPED
 from limit_lab.model.loading import load_tokenizer
-from limit_lab.prompt import FORMATS, PREAMBLE, Tokenizer, document, instruction_of, prompt_ids, render
+from limit_lab.prompt import (
+    FORMATS,
+    PREAMBLE,
+    Tokenizer,
+    beginning,
+    chat_template,
+    document,
+    instruction_of,
+    prompt_ids,
+    render,
+)
 
 MARKERS = ("### Instruction:\n", "### Response:\n", "### Response:", PREAMBLE, "{instruction}", "{", "{}", "{0}", "<eos>", "\n")
 TEXTS = st.lists(st.one_of(st.text(max_size=20), st.sampled_from(MARKERS)), max_size=6).map("".join)
@@ -115,3 +128,38 @@ def test_framed_rows_give_their_instruction(framed: str, bare: str) -> None:
 def test_an_empty_response_is_refused(response: str) -> None:
     with pytest.raises(DataError, match="row 7 of source 'mine' has an empty response: remove the row"):
         document(load_tokenizer(SHIPPED), "x", response, "bare", source="mine", row=7)
+
+
+CONTENTS = ("Name a lake.", 'Two\nlines, "quoted" {{ braces }} and ünïcode \\n', "{instruction}", "  blanks at both ends  ")
+
+
+@pytest.mark.parametrize("format_name", FORMATS)
+@pytest.mark.parametrize("bos", [False, True])
+def test_the_chat_template_gives_the_ids_of_training(tmp_path: Path, format_name: str, bos: bool) -> None:
+    tokenizer = _tokenizer(tmp_path, bos)
+    tokenizer.chat_template = chat_template(format_name, beginning(tokenizer))
+    assert beginning(tokenizer) == (tokenizer.eos_token if bos else "")
+    for content in CONTENTS:
+        asked = [{"role": "user", "content": content}]
+        found = tokenizer.apply_chat_template(asked, add_generation_prompt=True)["input_ids"]
+        assert found == prompt_ids(tokenizer, content, format_name), content
+        told = [*asked, {"role": "assistant", "content": "Lake Como."}]
+        whole = tokenizer.apply_chat_template(told)["input_ids"]
+        assert whole == document(tokenizer, content, "Lake Como.", format_name, source="s", row=0).ids
+    with pytest.raises(TemplateError, match="turns of user and assistant only"):
+        tokenizer.apply_chat_template([{"role": "system", "content": "Be brief."}])
+
+
+def _tokenizer(folder: Path, bos: bool) -> Any:
+    """The embedded world's tokenizer, which may put a token before every text."""
+    raw = json.loads((SHIPPED / "tokenizer.json").read_text(encoding="utf-8"))
+    settings = json.loads((SHIPPED / "tokenizer_config.json").read_text(encoding="utf-8"))
+    if bos:
+        (token,) = [one for one in raw["added_tokens"] if one["content"] == settings["eos_token"]]
+        single = [{"SpecialToken": {"id": token["content"], "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}}]
+        ids = {token["content"]: {"id": token["content"], "ids": [token["id"]], "tokens": [token["content"]]}}
+        pair = [*single, {"Sequence": {"id": "B", "type_id": 0}}]
+        raw["post_processor"] = {"type": "TemplateProcessing", "single": single, "pair": pair, "special_tokens": ids}
+    (folder / "tokenizer.json").write_text(json.dumps(raw), encoding="utf-8")
+    (folder / "tokenizer_config.json").write_text(json.dumps(settings), encoding="utf-8")
+    return load_tokenizer(folder)

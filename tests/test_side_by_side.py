@@ -20,6 +20,8 @@ from limit_lab import side_by_side
 from limit_lab.compose import compose
 from limit_lab.config import Hardware
 from limit_lab.errors import BusyError, LimitLabError
+from limit_lab.finetune.checkpoint import completed_steps
+from limit_lab.finetune.journal import read_metrics
 from limit_lab.progress import Stages, StudyProgress
 from limit_lab.side_by_side import Job
 from tests.commands import call, groups, hear_interrupts, numbers
@@ -90,6 +92,27 @@ def test_no_cell_outlives_its_study(sent: signal.Signals, tmp_path: Path) -> Non
         assert said.splitlines() == ["interrupted: the same command continues where this one stopped."]
     size = wait_still(metrics())
     assert [path.stat().st_size for path in metrics()] == size
+
+
+def test_a_scheduler_that_ends_the_study_leaves_every_cell_a_checkpoint(tmp_path: Path) -> None:
+    arguments = [*groups(tmp_path / "groups"), *TINY, "finetune.duration=100000step", f"runs={tmp_path / 'runs'}"]
+    environment = os.environ | {"PYTHONPATH": str(Path(limit_lab.__file__).resolve().parent.parent), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", "limit_lab", *arguments, "hardware.cells=2", "finetune.checkpoint_every_steps=100000"]
+    study = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+    def metrics() -> list[Path]:
+        return list((tmp_path / "runs").glob("cells/*/finetune/metrics.jsonl"))
+
+    try:
+        wait(lambda: len(metrics()) == 2 and all(path.stat().st_size > 500 for path in metrics()), limit=240)
+        study.send_signal(signal.SIGUSR1)
+        _, said = study.communicate(timeout=120)
+    finally:
+        study.kill()
+    assert (study.returncode, said) == (75, "stopped on SIGUSR1: the same command continues where this one stopped.\n")
+    for path in metrics():
+        (last,) = [row["step"] for row in read_metrics(path)][-1:]
+        assert completed_steps(path.parent / "checkpoint.ckpt") == last
 
 
 def wait(condition: Callable[[], bool], limit: float = 60.0) -> None:

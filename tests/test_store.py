@@ -225,3 +225,23 @@ def test_sha256_is_of_the_content(tmp_path: Path) -> None:
     assert store.sha256(tmp_path / "a") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
     store.write_json(tmp_path / "b.json", {"b": (1,), "a": "ü"})
     assert json.loads((tmp_path / "b.json").read_text(encoding="utf-8")) == {"b": [1], "a": "ü"}
+
+
+def test_released_files_are_gone_and_the_stage_stays_done(tmp_path: Path) -> None:
+    def work(place: Path) -> dict[str, int]:
+        for name in ("model/a.bin", "model/b.bin", "card.md"):
+            store.write_text(place / name, name)
+        return {"made": 3}
+
+    folder, inputs = tmp_path / "stage", {"a": 1}
+    store.stage(folder, inputs, work)
+    assert store.released(folder) == {}
+    store.release(folder, ["model/a.*"])
+    store.release(folder, ["model/*.bin", "nothing*"])
+    store.release(folder, ["model/*.bin"])
+    assert store.released(folder) == {"model/a.bin": 11, "model/b.bin": 11}
+    assert store.done(folder, inputs)
+    assert [path.name for path in folder.rglob("*.*") if path.suffix != ".json"] == ["card.md"]
+    (folder / "card.md").unlink()
+    with pytest.raises(DataError, match=r"card.md is gone"):
+        store.done(folder, inputs)

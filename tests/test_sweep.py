@@ -86,7 +86,8 @@ def test_a_base_that_fails_takes_along_the_cells_of_its_world_only(
 
     monkeypatch.setattr(pretrain, "_pretrain", pretrained)
     monkeypatch.setattr(cell, "ready", lambda study: None)
-    monkeypatch.setattr(cell, "complete", lambda study: False)
+    monkeypatch.setattr(cell, "require_weights", lambda study: None)
+    monkeypatch.setattr(cell, "settled", lambda study: False)
     monkeypatch.setattr(cell, "make", lambda study, *_, onward: made.append((study.microworld.seed, study.mixture.name)))
     monkeypatch.setattr(cell, "folder_of", lambda study: runs / "cells" / study.mixture.name)
     with pytest.raises(LimitLabError, match=r"^base of world 7: it broke: mend it\.$"):
@@ -122,6 +123,7 @@ def test_a_base_that_another_process_makes_is_waited_for(
     monkeypatch.setattr(pretrain, "_pretrain", pretrained)
     monkeypatch.setattr(sweep, "_cells", lambda *_: {})
     monkeypatch.setattr(cell, "ready", lambda study: None)
+    monkeypatch.setattr(cell, "require_weights", lambda study: None)
     monkeypatch.setattr(cell, "folder_of", lambda study: Path(study.mixture.name))
     lock.__enter__()
     sweep.make(worlds, Tracker(worlds[-1]))

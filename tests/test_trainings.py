@@ -13,6 +13,7 @@ from limit_lab.config import Study
 from limit_lab.errors import BusyError, LimitLabError
 from limit_lab.finetune.train import read_metrics
 from limit_lab.grid import cells
+from limit_lab.jobs.work import in_order
 from limit_lab.progress import Move, Stages
 from limit_lab.store import read_json, sha256
 from tests.commands import call, groups
@@ -85,7 +86,7 @@ def test_one_job_makes_all_exports_of_a_training_in_order(exports: list[Study], 
     found = sweep._trainings(list(enumerate(exports, 1)))
     assert list(found) == ["1 lima_tiny"]
     with pytest.raises(LimitLabError, match=r"^lima_tiny, 4step: it broke: mend it\.$"):
-        sweep._in_order(found["1 lima_tiny"], 3, Silent())
+        in_order(found["1 lima_tiny"], 3, Silent())
     assert made == [("lima_tiny, 3step", 1, 3, True), ("lima_tiny, 4step", 2, 3, True), ("lima_tiny, 5step", 3, 3, False)]
 
 

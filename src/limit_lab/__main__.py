@@ -1,6 +1,7 @@
 """The front door: arguments -> composed study -> do=<verb>. Whatever goes wrong is one sentence and an exit code.
 
-0: done. 1: the run failed or the preflight refused. 2: the configuration is wrong, nothing was started. 130: interrupted.
+0: done. 1: the run failed or the preflight refused. 2: the configuration is wrong, nothing was started. 75: ended by a
+scheduler's signal, to be continued by the same command. 130: interrupted.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NoReturn
 
-from limit_lab import __version__
+from limit_lab import __version__, interruption
 from limit_lab.config import Study
 from limit_lab.errors import ConfigError, LimitLabError
 
@@ -36,6 +37,9 @@ def main(argv: list[str] | None = None) -> int:
         return _fail(error, debug, 2)
     except LimitLabError as error:
         return _fail(error, debug, 1)
+    except interruption.ToBeContinued as left:
+        _say(str(left), error=True)
+        return interruption.STATUS
     except KeyboardInterrupt:
         _say("interrupted: the same command continues where this one stopped.", error=True)
         return 130
@@ -130,7 +134,8 @@ def _run(overrides: list[str], user: Path | None) -> None:
 def _do(study: list[Study]) -> None:
     if study[-1].hardware.threads is not None:
         os.environ["OMP_NUM_THREADS"] = str(study[-1].hardware.threads)  # before the verb loads torch
-    DO[study[-1].do](study)
+    with interruption.listening():
+        DO[study[-1].do](study)
 
 
 def _study(cells: list[Study]) -> None:
@@ -146,6 +151,11 @@ def _study(cells: list[Study]) -> None:
 
 
 def _plan(cells: list[Study]) -> None:
+    if cells[-1].plan.lookup:
+        from limit_lab import lookup
+
+        _say(lookup.table(cells[-1].finetune))
+        return
     from limit_lab import plan
 
     _say(plan.describe(cells))

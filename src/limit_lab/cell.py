@@ -6,27 +6,26 @@ import contextlib
 import shlex
 import sys
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from limit_lab import provenance, recipe, store, trainings
-from limit_lab.config import NUMERICS, Study
+from limit_lab import evaluating, fine_tuning, handover, provenance, recipe, store, trainings
+from limit_lab.config import NUMERICS, Export, Study
 from limit_lab.errors import BusyError, DataError, LimitLabError
+from limit_lab.evaluating import Evaluation
+from limit_lab.fine_tuning import Places
 from limit_lab.fingerprints import fingerprint, plain, stated
-from limit_lab.progress import Move, Stages, by_part
-from limit_lab.prompt import prompt_ids, template
+from limit_lab.layout import layout
+from limit_lab.progress import Move, Stages
+from limit_lab.prompt import template
 
 if TYPE_CHECKING:
-    from limit_lab.finetune.observe import Watch
     from limit_lab.mixture.mix import Mixed
-    from limit_lab.model.causal import CausalLM
 
 #: Where a cell's folder says why it failed.
 FAILED = "failed.json"
-
-#: Prompts that are answered on the way through a training.
-SAMPLES = 3
 
 #: Starts a stage's progress.
 Begin = Callable[[], Move]
@@ -38,6 +37,7 @@ def identity(study: Study) -> dict[str, Any]:
     from limit_lab.model.bases import base_folder, content
 
     seed = study.microworld.seed
+    rounded = study.mixture.samples and study.export.dtype != Export().dtype
     return {
         "numerics": NUMERICS,
         "base": content(base_folder(study)),
@@ -47,7 +47,7 @@ def identity(study: Study) -> dict[str, Any]:
         "prompt": template(study.prompt.format),
         "recipe": recipe.identity(study.finetune) if study.mixture.samples else None,
         "seeds": plain(study.seeds) if study.mixture.samples else None,
-    }
+    } | ({"export": study.export.dtype} if rounded else {})
 
 
 def folder_of(study: Study) -> Path:
@@ -84,12 +84,50 @@ def complete(study: Study) -> bool:
     if not finished(study):
         return False
     folder, mark = folder_of(study), {"cell": fingerprint(identity(study))}
-    stages = [
-        (folder / "gauntlet" / prompting, _gauntlet_inputs(study, mark, prompting)) for prompting in study.gauntlet.prompting
-    ]
-    stages += [(folder / "answers", _answers_inputs(study, mark))]
-    stages += [(folder / "export", mark)] if study.mixture.samples else []
-    return all(store.done(place, inputs) for place, inputs in stages)
+    exported = store.done(folder / "export", mark) if study.mixture.samples else True
+    return exported and not _waiting(study, folder, mark)
+
+
+def settled(study: Study) -> bool:
+    """Whether the cell is complete, and its weights pushed and removed where ``export`` says so. Raises: DataError."""
+    return complete(study) and handover.settled(study, folder_of(study), {"cell": fingerprint(identity(study))})
+
+
+def require_weights(study: Study) -> None:
+    """Raises: DataError when weights that were not kept would be read by what is left to do."""
+    folder, mark = folder_of(study), {"cell": fingerprint(identity(study))}
+    if not (study.mixture.samples and handover.missing(folder)):
+        return
+    pushed = handover.settled(replace(study, export=replace(study.export, keep="export")), folder, mark)
+    handover.require(folder, _waiting(study, folder, mark) + ([] if pushed else ["export.push"]))
+
+
+def _waiting(study: Study, folder: Path, mark: Mapping[str, str]) -> list[str]:
+    """What is asked of the cell's model and not done, in words. Raises: DataError when a file of it is gone."""
+    asked_of = {
+        f"gauntlet={study.gauntlet.name} ({prompting})": (
+            folder / "gauntlet" / prompting,
+            _gauntlet_inputs(study, mark, prompting),
+        )
+        for prompting in study.gauntlet.prompting
+    }
+    asked_of["the answers"] = (folder / "answers", _answers_inputs(study, mark))
+    return [name for name, (place, inputs) in asked_of.items() if not store.done(place, inputs)]
+
+
+def hand_over(study: Study) -> Path:
+    """The folder of the cell's weights, whole, and pushed where ``export.push`` says so; trains nothing.
+
+    Raises: DataError when they are not there or damaged; ModelError when the Hub does not take them.
+    """
+    folder, mark = folder_of(study), {"cell": fingerprint(identity(study))}
+    if study.mixture.samples:
+        if not store.done(folder / "export", mark):
+            raise DataError(f"{folder / 'export'} is not there yet: run the same command with do=study first.")
+        handover.require(folder, ["do=export"])
+        with store.locked(folder, wait=False):
+            handover.push(study, folder, mark)
+    return model_folder(study)
 
 
 def model_folder(study: Study) -> Path:
@@ -102,7 +140,7 @@ def model_folder(study: Study) -> Path:
 def ready(study: Study) -> None:
     """Read all that a cell will need before any cell is trained: its mixture, the gauntlet's rows, the open prompts.
 
-    Raises: DataError for what would otherwise stop the study hours later.
+    Raises: LimitLabError for what would otherwise stop the study hours later, a model too large to be evaluated too.
     """
     from limit_lab.gauntlet import tasks
     from limit_lab.mixture.mix import mix as mix_rows
@@ -113,6 +151,7 @@ def ready(study: Study) -> None:
 
         check_config(base_folder(study))
         verified(study)
+        layout(study)
         tokenizer = tokenizer_of(study)
         if study.mixture.samples:
             mix_rows(study, tokenizer)
@@ -151,6 +190,7 @@ def _make(study: Study, number: int, of: int, progress: Stages, onward: bool) ->
 
     folder = folder_of(study)
     with store.locked(folder, wait=False):
+        require_weights(study)
         print(f"cell {number}/{of}  {folder.name}", flush=True)
         if not finished(study):  # an older summary would stand for records that are about to be replaced
             (folder / "summary.json").unlink(missing_ok=True)
@@ -188,6 +228,7 @@ def _make(study: Study, number: int, of: int, progress: Stages, onward: bool) ->
             "provenance": provenance.collect(),
         }
         store.write_json(folder / "summary.json", summary)
+        handover.settle(study, folder, mark)
 
 
 def _no_card(study: Study) -> dict[str, Any]:
@@ -200,95 +241,72 @@ def _trained(study: Study, folder: Path, mark: Mapping[str, str], begin: Begin, 
         outputs: dict[str, Any] = store.read_json(folder / "export" / "manifest.json")["outputs"]
         return outputs
     from limit_lab.mixture.mix import mix as mix_rows
-    from limit_lab.model.bases import base_folder, tokenizer_of
+    from limit_lab.model.bases import tokenizer_of
 
-    base = base_folder(study)
-    mixed = mix_rows(study, tokenizer_of(study))
+    tokenizer = tokenizer_of(study)
+    mixed = mix_rows(study, tokenizer)
+    beside = {**handover.texts(study, tokenizer), "README.md": _readme(study, mixed.card, mark)}
 
     def work(place: Path) -> dict[str, Any]:
-        return _finetune(study, mixed, base, folder, mark, place, begin(), onward)
+        return _finetune(study, mixed, beside, folder, mark, place, begin(), onward)
 
     return store.stage(folder / "export", mark, work)
 
 
 def _finetune(
-    study: Study, mixed: Mixed, base: Path, folder: Path, mark: Mapping[str, str], place: Path, move: Move, onward: bool
+    study: Study,
+    mixed: Mixed,
+    beside: Mapping[str, str],
+    folder: Path,
+    mark: Mapping[str, str],
+    place: Path,
+    move: Move,
+    onward: bool,
 ) -> dict[str, Any]:
-    from limit_lab.finetune.train import train
-    from limit_lab.model.export import export as export_model
-    from limit_lab.model.loading import load_model
-
-    how, seed, model = study.finetune, study.seeds.training, load_model(base)
+    how, staying = study.finetune, study.export.keep == "all"
 
     def work(own: Path) -> dict[str, Any]:
-        length = how.export or how.duration
-        print(f"  finetune: {mixed.card['documents']:,} documents, {mixed.card['tokens']:,} tokens, {length}")
-        watch = _watch(study, mixed)
+        from limit_lab.finetune import checkpoint
+
+        print(
+            f"  finetune: {mixed.card['documents']:,} documents, {mixed.card['tokens']:,} tokens, {how.export or how.duration}"
+        )
         with trainings.opened(study, identity(study), own) as state:
-            outcome = train(
-                model, mixed.documents, how, study.hardware, state, seed=seed, progress=move, keep=onward, watch=watch
-            )
-            export_model(model, base, place / "model", card=_model_card(study, mixed.card))
-        (own / "checkpoint.ckpt").unlink(missing_ok=True)
+            places = Places(state=state, export=place / "model", beside=beside, keep=onward or staying)
+            outcome = fine_tuning.run(study, mixed, places, move)
+        if not staying:
+            checkpoint.remove(own)
         return outcome
 
     if not (place / "model").is_dir():  # a training whose export was deleted has to be done again
         (folder / "finetune" / "manifest.json").unlink(missing_ok=True)
-    return {"card": mixed.card, "finetune": store.stage(folder / "finetune", mark, work)}
+    outcome = store.stage(folder / "finetune", mark, work)
+    files = sorted((place / "model").glob("*.safetensors"))
+    return {"card": mixed.card, "finetune": outcome, "weights": {file.name: store.sha256(file) for file in files}}
 
 
-def _watch(study: Study, mixed: Mixed) -> Watch:
-    """What the training is watched with; says which source has too few rows left to hold out."""
-    from limit_lab.finetune.observe import Prompts, Watch
-    from limit_lab.model.bases import open_prompts, tokenizer_of
-    from limit_lab.shapes import shape_of
+def _readme(study: Study, card: Mapping[str, Any], mark: Mapping[str, str]) -> str:
+    """The model card of the export."""
+    from limit_lab import model_card
+    from limit_lab.model.bases import verified
 
-    wanted = study.finetune.held_out
-    for source, own in mixed.held_out.items():
-        if len(own) < wanted:
-            print(f"  held out: {len(own)} of {wanted} documents of {source}, which has no more rows that fit", flush=True)
-    prompts = None
-    if study.finetune.samples_every_steps:
-        tokenizer = tokenizer_of(study)
-        asked = [row["prompt"] for row in open_prompts(study)[:SAMPLES]]
-        prompts = Prompts(ids=[prompt_ids(tokenizer, text, study.prompt.format) for text in asked], tokenizer=tokenizer)
-    return Watch(shape=shape_of(study.model), held_out=mixed.held_out, prompts=prompts)
-
-
-def _model_card(study: Study, card: Mapping[str, Any]) -> str:
-    sources = "\n".join(f"- {name}: {one['kept']} samples, licence: {one['licence']}" for name, one in card["sources"].items())
-    return f"# {study.model.title} fine-tuned on {study.mixture.name}\n\nPrompt format: {study.prompt.format}\n\n{sources}\n"
-
-
-def _evaluated(study: Study) -> CausalLM:
-    """The cell's model, where the hardware says."""
-    from limit_lab.model.loading import load_model
-
-    return load_model(model_folder(study)).to("cuda" if study.hardware.accelerator == "gpu" else "cpu")
+    known = verified(study)
+    return model_card.written(
+        study, card, fingerprint=mark["cell"], verified=known, command=command(), provenance=provenance.collect()
+    )
 
 
 def _gauntlet(study: Study, folder: Path, mark: Mapping[str, str], prompting: str, begin: Begin) -> dict[str, Any]:
-    from limit_lab.model.bases import gauntlet_data
-
-    data = gauntlet_data(study)
-
     def work(place: Path) -> dict[str, Any]:
-        from limit_lab.gauntlet import evaluate
-        from limit_lab.model.bases import tokenizer_of
-
         print(f"  gauntlet: {study.gauntlet.name}, {prompting}", flush=True)
-        return evaluate(
-            _evaluated(study),
-            tokenizer_of(study),
-            study.gauntlet,
-            data,
-            place,
-            prompting=prompting,
-            prompt_format=study.prompt.format,
-            progress=by_part(begin(), [task.label for task in study.gauntlet.tasks if prompting == "raw" or task.template]),
-        )
+        return evaluating.run(study, _evaluation(study, folder, prompting, place), begin())
 
     return store.stage(folder / "gauntlet" / prompting, _gauntlet_inputs(study, mark, prompting), work)
+
+
+def _evaluation(study: Study, folder: Path, prompting: str | None, place: Path) -> Evaluation:
+    state = folder / "ranks" / (prompting or "answers")
+    return Evaluation(prompting=prompting, model=model_folder(study), out=place, state=state)
 
 
 def _gauntlet_inputs(study: Study, mark: Mapping[str, str], prompting: str) -> dict[str, Any]:
@@ -302,42 +320,9 @@ def _gauntlet_inputs(study: Study, mark: Mapping[str, str], prompting: str) -> d
 def _answers(study: Study, folder: Path, mark: Mapping[str, str], begin: Begin) -> dict[str, Any]:
     from limit_lab.model.bases import open_prompts
 
-    prompts = open_prompts(study)
-
     def work(place: Path) -> dict[str, Any]:
-        from limit_lab.model.answering import Decoding, answer
-        from limit_lab.model.bases import tokenizer_of
-
-        print(f"  answers: {len(prompts)} prompts", flush=True)
-        how, tokenizer, model = study.answers, tokenizer_of(study), _evaluated(study)
-        ids = [prompt_ids(tokenizer, row["prompt"], study.prompt.format) for row in prompts]
-        rows = []
-        move = by_part(begin(), [str(seed) for seed in how.seeds])
-        for seed in how.seeds:
-            shape = Decoding(
-                max_new_tokens=how.max_new_tokens, temperature=how.temperature, top_p=how.top_p, top_k=how.top_k, seed=seed
-            )
-            moved = partial(move, str(seed))
-            for index, out in enumerate(answer(model, ids, tokenizer.eos_token_id, shape, batch=how.batch, progress=moved)):
-                text = tokenizer.decode(out, skip_special_tokens=True).strip()
-                ended = out[-1] == tokenizer.eos_token_id
-                row = {
-                    "index": index,
-                    "prompt": prompts[index]["prompt"],
-                    "answer": text,
-                    "ended": ended,
-                    "tokens": len(out),
-                }
-                rows.append({**row, "seed": seed, "cluster": prompts[index]["cluster"], "unseen": prompts[index]["unseen"]})
-        store.write_rows(place / "answers.jsonl", rows)
-        ended_share = sum(row["ended"] for row in rows) / len(rows)
-        words = sum(len(str(row["answer"]).split()) for row in rows) / len(rows)
-        return {
-            "prompts": len(prompts),
-            "words_mean": words,
-            "hit_limit_share": 1 - ended_share,
-            "ended_share": ended_share,
-        }
+        print(f"  answers: {len(open_prompts(study))} prompts", flush=True)
+        return evaluating.run(study, _evaluation(study, folder, None, place), begin())
 
     return store.stage(folder / "answers", _answers_inputs(study, mark), work)
 

@@ -6,7 +6,7 @@ Hydra composes, and nothing else of it runs: no job, no output folder, no loggin
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -66,6 +66,13 @@ def typed(node: DictConfig) -> Study:
         ) from error
     except OmegaConfBaseException as error:
         raise ConfigError(f"{error.full_key or 'configuration'}: {_first_line(error)}.") from error
+
+
+def restored(values: Mapping[str, Any]) -> Study:
+    """The study whose plain values were written down. Raises: ConfigError."""
+    merged = OmegaConf.merge(OmegaConf.structured(Study), values)
+    assert isinstance(merged, DictConfig)
+    return typed(merged)
 
 
 def register() -> None:

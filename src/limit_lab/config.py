@@ -13,8 +13,10 @@ from typing import Any
 
 from omegaconf import MISSING
 
-from limit_lab.durations import documents
 from limit_lab.errors import ConfigError, did_you_mean, one_of
+from limit_lab.fingerprints import ADDED
+from limit_lab.hardware import Hardware as Hardware
+from limit_lab.launch import Launch as Launch
 from limit_lab.recipe import Finetune as Finetune
 
 #: Bumped whenever our own code changes results for an unchanged configuration.
@@ -108,6 +110,7 @@ class Model:
     init_seed: int = 0
     tied: bool = True  # the embedding is also the projection onto the vocabulary
     parameters: float | None = None  # published count; weights under this name must have the stated shape
+    licence: str = field(default="not stated", metadata=ADDED)  # of the weights
     gone: str | None = None  # why the public weights cannot be fetched, with the remedy
 
     def __post_init__(self) -> None:
@@ -155,41 +158,29 @@ class Prompt:
 
 
 @dataclass(kw_only=True)
-class Hardware:
-    """What the run may use; outside every fingerprint, recorded in every result."""
+class Export:
+    """How fine-tuned weights are handed over. Only ``dtype`` changes a result, because what is exported is evaluated."""
 
-    name: str = MISSING
-    accelerator: str = "cpu"  # cpu | gpu
-    devices: int = 1  # per node
-    nodes: int = 1
-    gpu_gib: float = 0.0
-    strategy: str = "single"  # single | zero3
-    micro_batch: str = "8doc"  # documents per forward pass and device
-    attention: str = "auto"  # auto | mask | documents | varlen | flex: how an MPT keeps packed documents apart
-    recompute: bool = False  # blocks are run again in the backward pass instead of keeping their activations
-    logits_at_once: int = 4096  # targets projected onto the vocabulary at a time
-    threads: int | None = None  # of this process; null: as many as OMP_NUM_THREADS or the machine says
-    cells: int | None = 1  # made at the same time, each by its own process; null: as many as cores and threads allow
-    tflops: float = 0.0  # bf16 peak per device, for the plan
-    mfu: float = 0.4  # assumed share of the peak, for the plan
+    dtype: str = "float32"  # float32 | bf16
+    shard_gib: float = 5.0  # largest file of weights
+    keep: str = (
+        "export"  # once a cell is evaluated. records: no weights | export: those exported | all: the last checkpoint too
+    )
+    push: str | None = None  # owner/name on the Hugging Face Hub, sent there once evaluated; * stands for the cell's id
+    public: bool = False  # whether anybody may see a repository that push creates
 
     def __post_init__(self) -> None:
-        documents(self.micro_batch, name="hardware.micro_batch")
-        for name, number in (("devices", self.devices), ("nodes", self.nodes), ("cells", self.cells or 1)):
-            if number < 1:
-                raise ConfigError(f"hardware.{name}={number} leaves nothing to run on: use 1 or more.")
-        one_of("hardware.accelerator", self.accelerator, ("cpu", "gpu"))
-        one_of("hardware.strategy", self.strategy, ("single", "zero3"))
-        one_of("hardware.attention", self.attention, ("auto", "mask", "documents", "varlen", "flex"))
-        if self.logits_at_once < 1:
-            raise ConfigError(f"hardware.logits_at_once={self.logits_at_once} projects nothing: use 1 or more.")
-        if self.threads is not None and self.threads < 1:
-            raise ConfigError(f"hardware.threads={self.threads} leaves nothing to compute with: use 1 or more, or null.")
-        if self.strategy == "single" and self.devices * self.nodes > 1:
-            raise ConfigError(
-                f"hardware.strategy=single uses one device, but hardware.devices={self.devices} and "
-                f"hardware.nodes={self.nodes}: use hardware.strategy=zero3."
-            )
+        one_of("export.dtype", self.dtype, ("float32", "bf16"))
+        one_of("export.keep", self.keep, ("records", "export", "all"))
+        if self.shard_gib <= 0:
+            raise ConfigError(f"export.shard_gib={self.shard_gib} holds no weight: use more than 0, such as 5.")
+        if self.push is not None and not re.fullmatch(r"[\w.-]+/[\w.*-]+", self.push):
+            raise ConfigError(f"export.push={self.push} names no repository of the Hugging Face Hub: write it as owner/name.")
+
+    @property
+    def parameter_bytes(self) -> int:
+        """Bytes that an exported parameter takes."""
+        return 2 if self.dtype == "bf16" else 4
 
 
 @dataclass(kw_only=True)
@@ -378,6 +369,13 @@ class Cells:
 
 
 @dataclass(kw_only=True)
+class Plan:
+    """The argument of do=plan."""
+
+    lookup: bool = False  # instead of this study, which hardware runs MPT-7B and 30B with this recipe's optimizer
+
+
+@dataclass(kw_only=True)
 class Report:
     """The arguments of do=report."""
 
@@ -405,19 +403,26 @@ class Study:
     model: Model = MISSING
     prompt: Prompt = field(default_factory=Prompt)
     finetune: Finetune = MISSING
+    export: Export = field(default_factory=Export, metadata=ADDED)
     hardware: Hardware = MISSING
     gauntlet: Gauntlet = MISSING
     answers: Answers = MISSING
     judge: Judge = MISSING
     tracking: Tracking = MISSING
+    launch: Launch = field(default_factory=lambda: Launch(name="local"), metadata=ADDED)
     seeds: Seeds = field(default_factory=Seeds)
     microworld: Microworld = field(default_factory=Microworld)
     study: Cells = field(default_factory=Cells)
+    plan: Plan = field(default_factory=Plan)
     report: Report = field(default_factory=Report)
     diff: Diff = field(default_factory=Diff)
 
     def __post_init__(self) -> None:
         one_of("do", self.do, VERBS)
+        if self.launch.kind == "ray" and self.hardware.nodes > 1:
+            raise ConfigError(
+                f"launch={self.launch.name} gives a cell one node, and hardware.nodes={self.hardware.nodes}: use launch=slurm."
+            )
         for source in self.mixture.samples:
             if source not in self.data.sources:
                 raise ConfigError(

@@ -11,17 +11,20 @@ from pathlib import Path
 
 from limit_lab.config import Study
 from limit_lab.couples import couples
-from limit_lab.durations import Batch, documents
+from limit_lab.durations import Batch
 from limit_lab.fingerprints import fingerprint, plain
+from limit_lab.memory import GIB as GIB
+from limit_lab.memory import Memory, host, learnt, moments, peak, stage
 from limit_lab.operations import counted
 from limit_lab.recipe import Schedule, in_steps
 from limit_lab.shapes import shape_of
 
-GIB = 2**30
 #: Share of the assumed speed that one-token-at-a-time decoding reaches.
 DECODING = 0.1
+#: Assumed: what a disk reads and writes in a second, and the bytes that a token stands for in a file of questions.
+DISK_GIB_A_SECOND, BYTES_A_TOKEN = 1.0, 4
 #: Nodes of the configuration that make no cell another one.
-AROUND = ("do", "runs", "debug", "hardware", "judge", "tracking", "study", "report")
+AROUND = ("do", "runs", "debug", "hardware", "judge", "tracking", "launch", "study", "plan", "report")
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,25 +41,12 @@ class Tokens:
         return self.prompt + self.response
 
 
-@dataclass(frozen=True, slots=True)
-class Memory:
-    """GiB per device, by term."""
-
-    weights: float
-    gradients: float
-    optimizer: float
-    activations: float
-
-    @property
-    def total(self) -> float:
-        return self.weights + self.gradients + self.optimizer + self.activations
-
-
 def distinct(cells: Sequence[Study]) -> list[Study]:
     """The cells that are made: each once however many points of the grid it stands at, so the untouched base once a world."""
     seen: dict[str, Study] = {}
     for study in cells:
         values = {name: node for name, node in plain(study).items() if name not in AROUND}
+        values["export"] = study.export.dtype if study.mixture.samples else None
         if not study.mixture.samples:
             values |= {"finetune": None, "seeds": None}
         seen.setdefault(fingerprint(values), study)
@@ -91,48 +81,13 @@ def schedule(study: Study) -> Schedule | None:
 
 
 def memory(study: Study) -> Memory:
-    """GiB per device while fine-tuning; a mixed-precision Adam needs 16 to 18 bytes a parameter.
-
-    single, bf16: fp32 weights 4 + their autocast copies 2, fp32 gradients 4, two fp32 moments 8; fp32: no copies.
-    zero3: bf16 weights 2 and gradients 2, fp32 master and moments 12, all divided over the devices (Rajbhandari et al.
-    2020, section 3.1). LionW holds one moment, 4 bytes less. With LoRA the gradients and moments are those of the adapters,
-    and the weights are kept in bf16. Activations: 34 bytes a token, layer and channel without attention scores (Korthikanti
-    et al. 2022, equation 1), twice that in fp32, or with ``hardware.recompute`` those of one layer and 2 bytes (4) of every
-    other; for ``hardware.logits_at_once`` targets 8 bytes a vocabulary entry. An upper bound, with every document of the
-    micro-batch at full length; rows that are padded reach it.
-    """
-    model, recipe, hardware = shape_of(study.model), study.finetune, study.hardware
-    every, learnt = model.parameters, learning(study)
-    sharded = hardware.strategy == "zero3"
-    devices = hardware.devices * hardware.nodes if sharded else 1
-    low = recipe.precision == "bf16"
-    weights = 2.0 if sharded or (low and recipe.lora.rank) else (6.0 if low else 4.0)
-    gradients, states = (2.0, 4.0) if sharded else (4.0, 0.0)  # the states of zero3 begin with fp32 master weights
-    states += _moments(study)
-    fed = documents(hardware.micro_batch, name="hardware.micro_batch") * recipe.max_seq_tokens
-    size, layers = (1 if low else 2), model.n_layers
-    kept = 34 + 2 * (layers - 1) if hardware.recompute else 34 * layers
-    activations = fed * size * kept * model.d_model + min(fed, hardware.logits_at_once) * 8 * model.vocab_size
-    return Memory(
-        weights=weights * every / devices / GIB,
-        gradients=gradients * learnt / devices / GIB,
-        optimizer=states * learnt / devices / GIB,
-        activations=activations / GIB,
-    )
+    """GiB of a device when it holds most, by term."""
+    return peak(shape_of(study.model), study.finetune, study.hardware)
 
 
 def learning(study: Study) -> float:
-    """Parameters that are trained: all, all but the vocabulary's, or those of the adapters."""
-    model, recipe = shape_of(study.model), study.finetune
-    if recipe.lora.rank:
-        targets = recipe.lora.targets or list(model.linear)
-        return recipe.lora.rank * sum(model.linear.get(name, 0.0) for name in targets)
-    return model.parameters - model.vocabulary if recipe.freeze_embeddings else model.parameters
-
-
-def _moments(study: Study) -> float:
-    """Bytes a trained parameter of the optimizer's moments."""
-    return 4.0 if study.finetune.optimizer == "lionw" else 8.0
+    """Parameters that are trained."""
+    return learnt(shape_of(study.model), study.finetune)
 
 
 def flops(study: Study) -> float | None:
@@ -154,32 +109,51 @@ def flops(study: Study) -> float | None:
 
 
 def hours(study: Study) -> float | None:
-    """Fine-tuning hours: FLOPs / (peak x assumed share x devices); None when the peak or the tokens are unknown."""
+    """Fine-tuning hours: FLOPs / (peak x assumed share x devices); None when the peak or the tokens are unknown.
+
+    Blocks that are run again in the backward pass take a third more, which the assumed share does not count.
+    """
     work, hardware = flops(study), study.hardware
     if work is None or hardware.tflops <= 0:
         return None
-    return work / (hardware.tflops * 1e12 * hardware.mfu * hardware.devices * hardware.nodes) / 3600
+    again = 4 / 3 if hardware.recompute else 1.0
+    return again * work / (_rate(study) * devices(study)) / 3600
 
 
 def seconds(study: Study) -> dict[str, float | None]:
     """Expected seconds of each stage of a cell: ``finetune`` (if anything is), each prompting, ``answers``.
 
-    Evaluation reads ``gauntlet.tokens`` and writes at most ``answers.max_new_tokens`` for every prompt, on one device; 2
-    operations a weight and token. None where the configuration cannot tell.
+    Evaluation reads the tokens of the gauntlet and writes at most ``answers.max_new_tokens`` for every prompt, the work shared
+    by all devices; 2 operations a weight and token. None where neither the configuration nor the files can tell.
     """
-    model, rate = shape_of(study.model), _rate(study)
+    model, rate = shape_of(study.model), _rate(study) * devices(study)
     found: dict[str, float | None] = {}
     if study.mixture.samples:
         trained = hours(study)
         found["finetune"] = None if trained is None else 3600 * trained
     for prompting in study.gauntlet.prompting:
-        read = study.gauntlet.tokens.get(prompting)
+        read = gauntlet_tokens(study, prompting)
         found[prompting] = 2 * model.body * read / rate if read and rate else None
     count = prompts(study)
     if count is None or not rate:
         return {**found, "answers": None}
     written = count * len(study.answers.seeds) * study.answers.max_new_tokens
     return {**found, "answers": 2 * model.parameters * written / (rate * DECODING)}
+
+
+def transfers(study: Study) -> dict[str, float]:
+    """Expected seconds of reading the weights (published ones take 2 bytes each), and of writing and checking the export."""
+    every = shape_of(study.model).parameters / GIB / DISK_GIB_A_SECOND
+    return (
+        {"load": 2 * every, "export": 2 * study.export.parameter_bytes * every}
+        if study.mixture.samples
+        else {"load": 2 * every}
+    )
+
+
+def devices(study: Study) -> int:
+    """Devices of all nodes."""
+    return study.hardware.devices * study.hardware.nodes
 
 
 def pretraining(study: Study) -> float | None:
@@ -193,28 +167,49 @@ def _rate(study: Study) -> float:
     return study.hardware.tflops * 1e12 * study.hardware.mfu
 
 
-def disk_gib(study: Study) -> float:
-    """Disk of one cell at its fullest: two resume checkpoints (the last, one being written) and the exported weights."""
+def disk_terms(study: Study) -> dict[str, float]:
+    """GiB of disk of one cell at its fullest: two resume checkpoints (the last, one being written) and the exported weights."""
     if not study.mixture.samples:
+        return {}
+    return {"two checkpoints": 2 * _checkpoint_gib(study), "export": _exported_gib(study)}
+
+
+def disk_gib(study: Study) -> float:
+    """Disk of one cell at its fullest."""
+    return sum(disk_terms(study).values())
+
+
+def kept_gib(study: Study) -> float:
+    """Disk of one cell once it is evaluated, by ``export.keep``: no weights, those exported, or the last checkpoint too."""
+    if not study.mixture.samples or study.export.keep == "records":
         return 0.0
-    every = shape_of(study.model).parameters
-    sharded = study.hardware.strategy == "zero3"
-    weights, exported = (6.0, 2.0) if sharded else (4.0, 4.0)
-    held = learning(study) if study.finetune.lora.rank else every  # with LoRA a checkpoint holds the adapters only
-    return (2 * (weights + _moments(study)) * held + exported * every) / GIB
+    return _exported_gib(study) + (_checkpoint_gib(study) if study.export.keep == "all" else 0.0)
+
+
+def _exported_gib(study: Study) -> float:
+    return study.export.parameter_bytes * shape_of(study.model).parameters / GIB
+
+
+def _checkpoint_gib(study: Study) -> float:
+    """Weights, master weights and moments of what is learnt; with LoRA a checkpoint holds the adapters only."""
+    weights = 6.0 if stage(study.hardware) else 4.0  # bf16 with float32 master weights, or float32
+    held = learning(study) if study.finetune.lora.rank else shape_of(study.model).parameters
+    return (weights + moments(study.finetune)) * held / GIB
 
 
 def study_gib(cells: Sequence[Study], bases: Sequence[Study] = ()) -> float:
-    """Disk of all cells and of the worlds' ``bases`` that are made first, each at its fullest."""
-    made = sum((2 * 12.0 + 2.0) * shape_of(study.model).parameters / GIB for study in bases)
-    return made + sum(disk_gib(cell) for cell in distinct(cells))
+    """Disk of a study at its fullest: what the worlds' ``bases`` and all cells keep, and what those need more that are made
+    at the same time (``hardware.cells``; all of them where that is null).
+    """
+    made, cells = sum((2 * 12.0 + 2.0) * shape_of(study.model).parameters / GIB for study in bases), distinct(cells)
+    passing = sorted((disk_gib(cell) - kept_gib(cell) for cell in cells), reverse=True)
+    return made + sum(map(kept_gib, cells)) + sum(passing[: cells[-1].hardware.cells or len(cells)])
 
 
-def host_gib(study: Study) -> float:
-    """Host memory: about 2 GiB a process, one copy of the weights while loading, and the training state itself on a CPU."""
-    processes = study.hardware.devices if study.hardware.accelerator == "gpu" else 1
-    copy = (2.0 if study.hardware.strategy == "zero3" else 4.0) * shape_of(study.model).parameters / GIB
-    return 2.0 * processes + copy + (memory(study).total if study.hardware.accelerator == "cpu" else 0.0)
+def host_memory(study: Study) -> Memory:
+    """GiB of a node's host memory when it holds most, by term; the untouched base is only loaded."""
+    found = host(shape_of(study.model), study.finetune, study.hardware)
+    return max(found, key=lambda held: held.total) if study.mixture.samples else found[0]
 
 
 def prompts(study: Study) -> int | None:
@@ -234,6 +229,28 @@ def gauntlet_rows(study: Study) -> tuple[int, int]:
         else:
             here += min(found, task.rows or found)
     return here, absent
+
+
+def gauntlet_tokens(study: Study, prompting: str) -> float | None:
+    """Tokens that a model reads: as counted, else from the sizes of the task files; None while a file is not here.
+
+    A row in its file stands for its question with all choices, which share their context, and each shot for another.
+    """
+    suite = study.gauntlet
+    if prompting in suite.tokens or suite.data is None:
+        return suite.tokens.get(prompting)
+    total = 0.0
+    for task in suite.tasks:
+        path = Path(suite.data) / task.file
+        found = rows(path)
+        if not found:
+            return None
+        each = path.stat().st_size / found / BYTES_A_TOKEN
+        if prompting == "raw":
+            total += min(found, task.rows or found) * min(each * (task.shots + 1), suite.max_seq_tokens)
+        elif task.template:
+            total += min(found, task.rows or found) * min(each, suite.max_seq_tokens)
+    return total
 
 
 def pairs(cells: Sequence[Study]) -> int:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import MISSING, Field, asdict, fields, is_dataclass
+from dataclasses import MISSING, Field, fields, is_dataclass
+from functools import cache
 from typing import Any
 
 #: Marks a field that was added when records existed already: at its default it is left out of identities and records.
@@ -14,13 +15,20 @@ ADDED = {"added": True}
 
 def plain(value: Any) -> Any:
     """Dataclasses, tuples and mappings as plain JSON values."""
+    if value is None or isinstance(value, str | int | float):  # most of a configuration, which grids compare by the hundred
+        return value
     if is_dataclass(value) and not isinstance(value, type):
-        return plain(asdict(value))
+        return {name: plain(getattr(value, name)) for name in _names(type(value))}
     if isinstance(value, Mapping):
         return {str(key): plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [plain(item) for item in value]
     return value
+
+
+@cache
+def _names(kind: type) -> tuple[str, ...]:
+    return tuple(one.name for one in fields(kind))
 
 
 def stated(value: Any) -> Any:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from typing import Any
 
-from limit_lab.config import NUMERICS, Finetune, Predicate, Study, Task
+from limit_lab.config import NUMERICS, Export, Finetune, Predicate, Study, Task
 from limit_lab.fingerprints import default, fingerprint, stated
 from limit_lab.microworld.checkpoint import recipe
 from limit_lab.model.bases import base_folder, content
@@ -32,20 +32,24 @@ def fixed(cells: Sequence[Study], base: Mapping[str, Any]) -> dict[str, Any]:
     last = cells[-1]
     suite, answers = last.gauntlet, last.answers
     axes = {key: values for key, values in last.study.axes.items() if not key.startswith(TRIED_ON)}
-    return {
-        "numerics": NUMERICS,
-        "base": base,
-        "mixtures": {cell.mixture.name: cell.mixture.samples for cell in cells},
-        "baseline": last.study.baseline,
-        "recipe": {key: value for key, value in _stated(last.finetune).items() if key not in ("name", *DISPLAY)},
-        "prompt": last.prompt.format,
-        "tasks": [_stated(task) for task in suite.tasks],
-        "average": suite.average,
-        "prompting": suite.prompting,
-        "decoding": [answers.limit, answers.max_new_tokens, answers.temperature, answers.top_p, answers.top_k],
-        "judge": [last.judge.profile, last.judge.tie_margin, _weights(last)],
-        "claims": [_stated(claim) for claim in last.study.predicates],
-    } | ({"axes": axes} if axes else {})
+    return (
+        {
+            "numerics": NUMERICS,
+            "base": base,
+            "mixtures": {cell.mixture.name: cell.mixture.samples for cell in cells},
+            "baseline": last.study.baseline,
+            "recipe": {key: value for key, value in _stated(last.finetune).items() if key not in ("name", *DISPLAY)},
+            "prompt": last.prompt.format,
+            "tasks": [_stated(task) for task in suite.tasks],
+            "average": suite.average,
+            "prompting": suite.prompting,
+            "decoding": [answers.limit, answers.max_new_tokens, answers.temperature, answers.top_p, answers.top_k],
+            "judge": [last.judge.profile, last.judge.tie_margin, _weights(last)],
+            "claims": [_stated(claim) for claim in last.study.predicates],
+        }
+        | ({"axes": axes} if axes else {})
+        | ({"export": last.export.dtype} if last.export.dtype != Export().dtype else {})
+    )
 
 
 def _stated(node: Finetune | Task | Predicate) -> dict[str, Any]:

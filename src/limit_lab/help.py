@@ -29,6 +29,7 @@ COMMANDS = {
     "+experiment=lima_plus_instruct": "one study in the embedded world, on a laptop",
     "+experiment=micro_limit": "the pattern of LIMIT in the embedded world, four cells",
     "+experiment=lima_plus_instruct do=plan": "what it would do and cost; starts nothing",
+    "finetune=default do=plan plan.lookup=true": "which hardware runs MPT-7B and 30B, and how",
     "+experiment=real_rows data.dir=/path/to/data": "every stage on your local rows and tasks",
     "do=study mixture=lima mixture.samples.lima=500": "any value of the configuration can be set",
     "+grid=micro_paper do=plan": "a whole grid: mixtures times seeds and worlds",
@@ -45,7 +46,7 @@ VERBS = {
     "report": "write the page again from what is recorded",
     "diff": "what differs between the cells diff.left and diff.right, and by how much; writes nothing",
     "dashboard": "write the study's Weights & Biases workspace, and publish it where tracking=wandb has a key",
-    "export": "fine-tune if needed and write plain Hugging Face folders",
+    "export": "print the Hugging Face folders of finished cells, and push them where export.push names a repository",
     "mix": "draw, tokenise and pack the mixtures, and write their cards",
     "pretrain_micro": "pretrain the base model of the embedded world again",
 }
@@ -66,7 +67,8 @@ def page(user: Path | None = None) -> str:
             *_section("verbs: do=...", VERBS),
             *_section("groups: group=option", _options(user)),
             *_section("environment", ENVIRONMENT),
-            f"exit codes: 0 done, 1 failed, 2 configuration refused, 130 interrupted; numerics version {NUMERICS}",
+            "exit codes: 0 done, 1 failed, 2 configuration refused, 75 to be continued after a signal, 130 interrupted; "
+            f"numerics version {NUMERICS}",
         ]
     )
 

@@ -1,4 +1,4 @@
-"""Models of the Hugging Face Hub: fetched into its local cache, and found there without network."""
+"""Models of the Hugging Face Hub: fetched into its local cache, found there without network, and handed over to it."""
 
 from __future__ import annotations
 
@@ -60,9 +60,50 @@ def fetch(name: str, revision: str | None) -> Path:
         weights = SAFE if any(file.endswith(".safetensors") for file in files) else PICKLED
         return Path(snapshot_download(name, revision=revision, allow_patterns=[*DESCRIBING, *weights]))
     except Exception as error:  # the library raises its own, httpx's and the system's errors
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".:")
         at = f" at model.revision={revision}" if revision is not None else ""
         raise ModelError(
-            f"model.hub={name}{at} is not in the local cache and cannot be fetched ({type(error).__name__}: {reason}): "
-            f"{REMEDY}."
+            f"model.hub={name}{at} is not in the local cache and cannot be fetched ({type(error).__name__}: "
+            f"{_reason(error)}): {REMEDY}."
         ) from error
+
+
+def refusal() -> str | None:
+    """Why nothing can be pushed from here, with the remedy, as far as that is known without asking the server."""
+    from huggingface_hub import get_token
+
+    if offline():
+        return "HF_HUB_OFFLINE forbids to push: unset it, or leave out export.push and push later with do=export."
+    if get_token() is None:
+        return "to push needs a token that may write: run 'hf auth login' or set HF_TOKEN, or leave out export.push."
+    return None
+
+
+def push(folder: Path, name: str, *, public: bool) -> dict[str, str]:
+    """Send a folder to the repository ``name``, made private (or ``public``) if it is not there; returns commit and address.
+
+    Weights of an earlier push that the folder does not have are removed there. Raises: ModelError when there is no token, or
+    the server cannot be reached or refuses.
+    """
+    from huggingface_hub import HfApi
+
+    if (reason := refusal()) is not None:
+        raise ModelError(f"export.push={name}: {reason}")
+    try:
+        api = HfApi()
+        api.create_repo(name, private=not public, exist_ok=True)
+        made = api.upload_folder(
+            repo_id=name,
+            folder_path=folder,
+            commit_message="Hand over verified weights",
+            delete_patterns=["*.safetensors", "*.safetensors.index.json"],
+        )
+    except Exception as error:  # the library raises its own, httpx's and the system's errors
+        raise ModelError(
+            f"export.push={name} failed ({type(error).__name__}: {_reason(error)}): the weights stay in {folder}; check the "
+            "network, the name and what the token may write, and the same command pushes again."
+        ) from error
+    return {"commit": str(made.oid), "url": str(made.commit_url)}
+
+
+def _reason(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".:")

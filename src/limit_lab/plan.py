@@ -12,10 +12,13 @@ from limit_lab.config import Finetune, Study
 from limit_lab.durations import Batch
 from limit_lab.errors import PreflightError
 from limit_lab.estimate import (
-    disk_gib,
+    devices,
+    disk_terms,
     distinct,
+    flops,
     gauntlet_rows,
-    host_gib,
+    host_memory,
+    kept_gib,
     learning,
     memory,
     pairs,
@@ -25,7 +28,9 @@ from limit_lab.estimate import (
     seconds,
     study_gib,
     tokens,
+    transfers,
 )
+from limit_lab.memory import Memory, device
 from limit_lab.microworld.checkpoint import missing
 from limit_lab.preflight import problems
 from limit_lab.recipe import Schedule
@@ -160,19 +165,55 @@ def _token_lines(study: Study, count: int) -> list[tuple[str, str]]:
 
 
 def _machine_lines(study: Study) -> list[tuple[str, str]]:
-    held, hardware = memory(study), study.hardware
-    devices = hardware.devices * hardware.nodes
+    hardware, held = study.hardware, memory(study)
     nodes = f" in {hardware.nodes} nodes" if hardware.nodes > 1 else ""
-    terms = f"weights {held.weights:.2f}, gradients {held.gradients:.2f}, optimizer {held.optimizer:.2f}"
+    offload = ", optimizer in host memory" if hardware.offload == "optimizer" else ""
+    again = ", blocks run again in the backward pass" if hardware.recompute else ""
+    moments = device(shape_of(study.model), study.finetune, hardware)
+    others = ", ".join(f"{one.total:.2f} in {one.moment}" for one in moments if one.moment != held.moment)
+    at_once = f"{hardware.strategy}{offload}, {study.finetune.precision}{again}"
+    disk = disk_terms(study)
     return [
-        (
-            "device",
-            f"{devices} x {hardware.accelerator}{nodes}, {hardware.strategy}, {study.finetune.precision}",
-        ),
-        ("GiB", f"{held.total:.2f} a device: {terms}, activations at most {held.activations:.2f}"),
-        ("host", f"~{host_gib(study):.1f} GiB of memory, {disk_gib(study):.2f} GiB of disk"),
+        ("device", f"{devices(study)} x {hardware.accelerator}{nodes}, {at_once}"),
+        ("GiB", f"at most {held.total:.2f} a device, in {held.moment} ({others}):"),
+        ("", _terms(held)),
+        ("host", _host(study)),
+        ("disk", f"{sum(disk.values()):.2f} GiB: " + ", ".join(f"{name} {gib:.2f}" for name, gib in disk.items())),
+        ("export", f"{study.export.dtype}, keep={study.export.keep}: {kept_gib(study):.2f} GiB stay"),
+        ("compute", _compute(study)),
         ("time", _stage_times(study)),
+        ("", _device_hours([study])),
     ]
+
+
+def _terms(held: Memory) -> str:
+    """The terms that two digits show, or all together as nothing worth a digit."""
+    shown = [f"{name} {gib:.2f}" for name, gib in held.terms.items() if gib >= 0.005]
+    return ", ".join(shown) or "no term above 0.01"
+
+
+def _host(study: Study) -> str:
+    held = host_memory(study)
+    node = " a node" if study.hardware.nodes > 1 else ""
+    return f"~{held.total:.1f} GiB of memory{node}, most in {held.moment}: {_terms(held)}"
+
+
+def _compute(study: Study) -> str:
+    work = flops(study)
+    if work is None:
+        return "unknown until the rows are read"
+    hardware = study.hardware
+    speed = f" at {hardware.mfu:.0%} of {hardware.tflops:g} TFLOP/s a device" if hardware.tflops > 0 else ""
+    return f"~{work:.2e} operations{speed}"
+
+
+def _device_hours(cells: Sequence[Study]) -> str:
+    """All stages of ``cells`` together, in hours of one device."""
+    times = [time for cell in cells for time in (*transfers(cell).values(), *seconds(cell).values())]
+    known = sum(time for time in times if time is not None)
+    noun = "GPU-hours" if cells[-1].hardware.accelerator == "gpu" else "device-hours"
+    more = "" if None not in times else " and what is unknown"
+    return f"~{known * devices(cells[-1]) / 3600:,.2f} {noun}{more}"
 
 
 def _totals(cells: Sequence[Study]) -> list[tuple[str, str]]:
@@ -183,6 +224,8 @@ def _totals(cells: Sequence[Study]) -> list[tuple[str, str]]:
     tasks = f"{len(last.gauntlet.tasks)} tasks, {'written by the embedded world' if embedded else here}, for each cell"
     return [
         ("time", duration(cells, missing(cells))),
+        ("", _device_hours(distinct(cells))),
+        *([("GiB", _most(cells))] if last.study.axes else []),
         ("disk", f"{study_gib(cells, missing(cells)):.2f} GiB under {last.runs}"),
         ("gauntlet", f"{last.gauntlet.name}: {tasks}, prompted {' and '.join(last.gauntlet.prompting)}"),
         ("answers", f"{_answers(last)} for each cell, at most {last.answers.max_new_tokens:,} new tokens each"),
@@ -190,9 +233,15 @@ def _totals(cells: Sequence[Study]) -> list[tuple[str, str]]:
     ]
 
 
+def _most(cells: Sequence[Study]) -> str:
+    """Memory of the cell that needs most of it."""
+    held = max((memory(cell) for cell in cells if cell.mixture.samples), key=lambda one: one.total)
+    return f"at most {held.total:.2f} a device, in {held.moment}: {_terms(held)}"
+
+
 def duration(cells: Sequence[Study], bases: Sequence[Study] = ()) -> str:
     """Time in words of making ``cells`` and pretraining the ``bases`` of worlds; judging by a paid service is not counted."""
-    found = [time for cell in distinct(cells) for time in seconds(cell).values()]
+    found = [time for cell in distinct(cells) for time in (*seconds(cell).values(), *transfers(cell).values())]
     found += [pretraining(study) for study in bases]
     known = [time for time in found if time is not None]
     if not known:
@@ -202,11 +251,12 @@ def duration(cells: Sequence[Study], bases: Sequence[Study] = ()) -> str:
 
 
 def _stage_times(study: Study) -> str:
-    """Fine-tuning, gauntlet and answers apart."""
-    found = seconds(study)
+    """Load, fine-tuning, export, gauntlet and answers apart."""
+    found, moved = seconds(study), transfers(study)
     asked = [found[prompting] for prompting in study.gauntlet.prompting]
     gauntlet = sum(time for time in asked if time is not None) if None not in asked else None
-    parts = {"fine-tuning": found.get("finetune", 0.0), "gauntlet": gauntlet, "answers": found["answers"]}
+    parts = {"load": moved["load"], "fine-tuning": found.get("finetune", 0.0), "export": moved.get("export", 0.0)}
+    parts |= {"gauntlet": gauntlet, "answers": found["answers"]}
     return ", ".join(f"{name} {'unknown' if time is None else time_text(time)}" for name, time in parts.items() if time != 0.0)
 
 

@@ -10,11 +10,12 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
-from limit_lab import estimate, hub, tracking
+from limit_lab import estimate, hub, room, tracking
 from limit_lab.config import Study
 from limit_lab.durations import Batch
 from limit_lab.errors import LimitLabError, did_you_mean
 from limit_lab.fingerprints import fingerprint
+from limit_lab.layout import layout
 from limit_lab.microworld.checkpoint import missing
 from limit_lab.mixture import sources
 from limit_lab.model import bases, claims
@@ -33,15 +34,39 @@ def problems(cells: Sequence[Study]) -> list[str]:
         alike.setdefault(fingerprint([getattr(cell, node) for node in LOOKED_AT]), []).append(cell)
     found = [problem for own in alike.values() for problem in _alike(own)]
     found += [*_sizes(cells), *_tracking(cells[-1]), *_runs(cells), *_steps(cells), *_asked_alike(cells[-1])]
-    found += _lora(cells)
+    found += [*_lora(cells), *_zero(cells), *_launch(cells[-1]), *_push(cells)]
     return list(dict.fromkeys(found))
 
 
 def _alike(cells: Sequence[Study]) -> list[str]:
     """What is wrong with cells that share model, data, devices and what they are asked."""
     last = cells[-1]
-    found = [*_devices(last), *_model(cells), *_data(cells), *_prompt(last), *_gauntlet(last)]
+    found = [*([] if elsewhere(last) else _devices(last)), *_model(cells), *_data(cells), *_prompt(last), *_gauntlet(last)]
     return [*found, *_answers(last), *_judge(last)]
+
+
+def elsewhere(study: Study) -> bool:
+    """Whether the cells are made on machines that this one cannot look at."""
+    launch = study.launch
+    return (launch.kind == "slurm" and launch.executor == "slurm") or (launch.kind == "ray" and launch.address is not None)
+
+
+def machine(study: Study) -> list[str]:
+    """What is wrong with the machine on which the cell is made: too few devices, too little memory."""
+    return [*_devices(study), *room.on_this_machine(study)]
+
+
+def _launch(study: Study) -> Iterator[str]:
+    launch = study.launch
+    library = {"slurm": "submitit", "ray": "ray"}.get(launch.kind)
+    if library is not None and importlib.util.find_spec(library) is None:
+        yield f"launch={launch.name} needs {library}, which is not installed: pip install 'limit_lab[{launch.kind}]'."
+    lacks_slurm = shutil.which("sbatch") is None or shutil.which("srun") is None
+    if launch.kind == "slurm" and launch.executor == "slurm" and lacks_slurm:
+        yield (
+            f"launch={launch.name} submits with sbatch, which this machine does not have: run where Slurm is, or add "
+            "launch.executor=local."
+        )
 
 
 def _sizes(cells: Sequence[Study]) -> Iterator[str]:
@@ -49,7 +74,10 @@ def _sizes(cells: Sequence[Study]) -> Iterator[str]:
     made = estimate.distinct(cells)
     if not any(list(_refusal(partial(shape_of, cell.model))) for cell in made):
         for cell in made:
-            yield from _memory(cell)
+            yield from room.on_devices(cell)
+            if not elsewhere(cell):
+                yield from room.on_this_machine(cell)
+            yield from _refusal(partial(layout, cell))
         yield from _disk(cells)
 
 
@@ -79,8 +107,8 @@ def _devices(study: Study) -> Iterator[str]:
             f"hardware={hardware.name} needs {hardware.devices} GPUs in each node and this machine has {have}: run where "
             "they are, or choose hardware=cpu or hardware=gpu with a model that fits."
         )
-    if hardware.strategy == "zero3" and importlib.util.find_spec("deepspeed") is None:
-        yield "hardware.strategy=zero3 needs DeepSpeed, which is not installed: pip install deepspeed (Linux)."
+    if hardware.strategy.startswith("zero") and importlib.util.find_spec("deepspeed") is None:
+        yield f"hardware.strategy={hardware.strategy} needs DeepSpeed, which is not installed: pip install deepspeed (Linux)."
 
 
 def _steps(cells: Sequence[Study]) -> Iterator[str]:
@@ -125,6 +153,26 @@ def _lora(cells: Sequence[Study]) -> Iterator[str]:
                 yield f"finetune.lora.targets names {name!r}, no linear layer of {cell.model.name}{did_you_mean(name, has)}"
 
 
+def _zero(cells: Sequence[Study]) -> Iterator[str]:
+    """Adapters, which no stage of ZeRO hands over, and under stage 3 models that it cannot load in pieces."""
+    for cell in estimate.distinct(cells):
+        strategy, rank = cell.hardware.strategy, cell.finetune.lora.rank
+        if not strategy.startswith("zero") or not cell.mixture.samples:
+            continue
+        if rank:
+            yield (
+                f"finetune.lora.rank={rank} is merged by a process that holds the whole model, and hardware.strategy="
+                f"{strategy} divides what is trained: use hardware.strategy=ddp, or single on one device."
+            )
+        if strategy == "zero3" and not list(_refusal(partial(shape_of, cell.model))):
+            kind = shape_of(cell.model).kind
+            if kind != "mpt":
+                yield (
+                    f"hardware.strategy=zero3 loads an MPT in pieces, and model={cell.model.name} is of kind {kind}: use "
+                    "hardware.strategy=zero2, or ddp with finetune.lora.rank=16."
+                )
+
+
 def _asked_alike(study: Study) -> Iterator[str]:
     for axis in study.study.axes:
         if axis.partition(".")[0] in ("gauntlet", "answers"):
@@ -132,18 +180,6 @@ def _asked_alike(study: Study) -> Iterator[str]:
                 f"the axis {axis} asks the same cell in several ways, and its folder holds one: run a study for each, with "
                 f"study.name=... and runs=... of its own."
             )
-
-
-def _memory(study: Study) -> Iterator[str]:
-    hardware, held = study.hardware, estimate.memory(study)
-    if hardware.accelerator == "gpu" and 0 < hardware.gpu_gib < held.total:
-        yield (
-            f"fine-tuning needs up to {held.total:.1f} GiB a device and hardware.gpu_gib={hardware.gpu_gib:g}: use "
-            f"hardware.strategy=zero3 on more devices, or a hardware.micro_batch below {hardware.micro_batch}."
-        )
-    pages = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / estimate.GIB
-    if (need := estimate.host_gib(study)) > pages:
-        yield f"the run needs ~{need:.0f} GiB of host memory and this machine has {pages:.0f}: choose a smaller model."
 
 
 def _model(cells: Sequence[Study]) -> Iterator[str]:
@@ -265,6 +301,15 @@ def _tracking(study: Study) -> Iterator[str]:
         yield from _refusal(partial(tracking.connect, study.tracking, Path(study.runs)))
 
 
+def _push(cells: Sequence[Study]) -> Iterator[str]:
+    pushed = [cell.export.push for cell in estimate.distinct(cells) if cell.mixture.samples and cell.export.push is not None]
+    for name in dict.fromkeys(pushed):
+        if (count := pushed.count(name)) > 1 and "*" not in name:
+            yield f"export.push={name} would take {count} cells, each over the one before: write {name}-* (* is the cell's id)."
+        if (reason := hub.refusal()) is not None:
+            yield f"export.push={name}: {reason}"
+
+
 def _runs(cells: Sequence[Study]) -> Iterator[str]:
     place = _existing(cells[-1])
     if not place.is_dir() or not os.access(place, os.W_OK | os.X_OK):
@@ -275,8 +320,13 @@ def _disk(cells: Sequence[Study]) -> Iterator[str]:
     place = _existing(cells[-1])
     need, free = estimate.study_gib(cells, missing(cells)), shutil.disk_usage(place).free / estimate.GIB
     if need > free:
-        has = f"{place} has {_size(free)} free"
-        yield f"the study writes up to {_size(need)} and {has}: free some, or pass another folder with runs=..."
+        terms = estimate.disk_terms(max(cells, key=estimate.disk_gib))
+        most = max(terms, key=lambda name: terms[name], default="bases")
+        each = f", {_size(terms[most])} of a cell being its {most}" if terms else ""
+        yield (
+            f"the study writes up to {_size(need)}{each}, and {place} has {_size(free)} free: free some, pass another folder "
+            "with runs=..., or take adapters (finetune.lora.rank=16), whose checkpoints are small."
+        )
 
 
 def _existing(study: Study) -> Path:

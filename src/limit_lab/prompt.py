@@ -6,6 +6,7 @@ loader does, so the ids seen at inference are always a strict prefix of the ids 
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -67,6 +68,36 @@ def template(format_name: str) -> str:
     if format_name not in FORMATS:
         raise ConfigError(f"prompt.format={format_name!r} is unknown{did_you_mean(format_name, FORMATS)}")
     return FORMATS[format_name]
+
+
+def chat_template(format_name: str, bos: str = "") -> str:
+    """The format as a Jinja template for transformers' ``apply_chat_template``, which gives the ids that training used.
+
+    ``bos`` is what the tokenizer puts before every text. A user's turn is the format around its content, an assistant's its
+    content and the end-of-sequence token; other roles are refused, because no training saw them. Ids are those of
+    `document` wherever tokenising a response alone gives the same as behind its prompt.
+    Raises: ConfigError for an unknown format.
+    """
+    before, after = (json.dumps(text) for text in template(format_name).split("{instruction}"))
+    refusal = json.dumps("this model was trained on turns of user and assistant only")
+    return (
+        f"{{{{- {json.dumps(bos)} }}}}\n"
+        "{%- for message in messages %}\n"
+        "{%- if message['role'] == 'user' %}\n"
+        f"{{{{- {before} + message['content'] + {after} }}}}\n"
+        "{%- elif message['role'] == 'assistant' %}\n"
+        "{{- message['content'] + eos_token }}\n"
+        "{%- else %}\n"
+        f"{{{{- raise_exception({refusal}) }}}}\n"
+        "{%- endif %}\n"
+        "{%- endfor %}\n"
+    )
+
+
+def beginning(tokenizer: Tokenizer) -> str:
+    """What the tokenizer puts before every text by itself, such as a BOS; empty for most."""
+    ids, bare = (tokenizer.encode("a", add_special_tokens=special) for special in (True, False))
+    return tokenizer.decode(ids[: len(ids) - len(bare)], skip_special_tokens=False) if ids[-len(bare) :] == bare else ""
 
 
 def instruction_of(text: str) -> str:

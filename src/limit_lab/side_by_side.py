@@ -8,17 +8,19 @@ import signal
 import sys
 import threading
 import time
-import traceback
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from multiprocessing import get_context
 from multiprocessing.connection import Connection, wait
 from typing import Any
 
 from limit_lab.config import Study
 from limit_lab.errors import BusyError, LimitLabError
-from limit_lab.progress import Move, Stages, StudyProgress
+from limit_lab.interruption import ToBeContinued, listen
+from limit_lab.progress import Stages, StudyProgress
+from limit_lab.told import LAST, Lines, follow, outcome, raised
 
 #: Seconds between two looks at what the processes report.
 PAUSE = 0.1
@@ -57,6 +59,9 @@ def make(jobs: Sequence[Job], workers: int, progress: StudyProgress, finished: C
     crew = [_Worker() for _ in range(workers)]
     try:
         failed = _together(_Waiting(longest_first(jobs)), crew, progress, finished)
+    except ToBeContinued:
+        _ask_to_leave(crew)
+        raise
     finally:
         for worker in crew:
             worker.process.kill()
@@ -142,13 +147,27 @@ def _together(
                 finished(job)
             elif kind == "failed":
                 failed[job.name] = content[0]
-            elif kind == "broken":
-                broken.append(content[0])
+            elif kind == "left":
+                raise ToBeContinued(content[0])
+            elif kind in ("full", "broken"):
+                broken.append(raised(kind, *content))
             else:
                 progress.take(kind, *content)
     for error in broken:
         raise error
     return failed
+
+
+def _ask_to_leave(crew: list[_Worker]) -> None:
+    """Pass a scheduler's signal on, and wait until every fine-tuning has written its checkpoint."""
+    busy = [worker for worker in crew if worker.job]
+    for worker in busy:
+        worker.process.terminate()
+    while busy := [worker for worker in busy if worker.job]:
+        told = wait([worker.reports for worker in busy], PAUSE)
+        for worker in busy:
+            if worker.reports in told:
+                worker.hear()
 
 
 def _say(line: str) -> None:
@@ -180,7 +199,7 @@ class _Worker:
             self.process.join()
             said = "its process was killed, perhaps for memory (hardware.cells=1 needs least): run again."
             report = ("failed", said)
-        if report[0] in ("busy", "done", "failed", "broken"):
+        if report[0] in LAST:
             self.job = None
         return report
 
@@ -189,36 +208,16 @@ def _serve(reports: Connection[Any, Any], parent: int) -> None:
     """A process: it ends without a word on Ctrl-C and with its parent; all it leaves is resumable."""
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # else it is ignored, as behind nohup
         signal.signal(signal.SIGINT, signal.SIG_DFL)
-    threading.Thread(target=_follow, args=(parent,), daemon=True).start()
-    while True:
-        try:
-            job: Job = reports.recv()
-        except EOFError:
-            return
-        sys.stdout = _Lines(job.name, reports)
-        _tell(reports, *_outcome(job, reports))
-
-
-def _outcome(job: Job, reports: Connection[Any, Any]) -> tuple[Any, ...]:
+    threading.Thread(target=follow, args=(parent,), daemon=True).start()
+    tell = partial(_tell, reports)
     try:
-        job.work(_Relay(reports))
-    except BusyError:
-        return ("busy",)
-    except LimitLabError as error:
-        return "failed", str(error)
-    except OSError as error:  # the front door knows what the disk says
-        return "broken", error
-    except Exception:
-        return "broken", RuntimeError(f"{job.name}:\n{traceback.format_exc()}")
-    except KeyboardInterrupt:  # what the trainer makes of SIGTERM
-        os._exit(1)
-    return ("done",)
-
-
-def _follow(parent: int) -> None:
-    while os.getppid() == parent:
-        time.sleep(1)
-    os._exit(1)
+        listen()
+        while True:
+            job: Job = reports.recv()
+            sys.stdout = Lines(job.name, tell)
+            tell(*outcome(job.name, job.work, tell))
+    except (EOFError, ToBeContinued):
+        return
 
 
 def _tell(reports: Connection[Any, Any], *message: Any) -> None:
@@ -226,35 +225,3 @@ def _tell(reports: Connection[Any, Any], *message: Any) -> None:
         reports.send(message)
     except ConnectionError:  # the parent is gone
         os._exit(1)
-
-
-class _Relay:
-    """Progress that is told to the parent."""
-
-    def __init__(self, reports: Connection[Any, Any]) -> None:
-        self._reports = reports
-
-    def begin(self, key: str) -> Move:
-        _tell(self._reports, "begin", key)
-        return lambda done, of: _tell(self._reports, "move", key, done / max(of, 1))
-
-    def end(self, key: str) -> None:
-        _tell(self._reports, "end", key)
-
-
-class _Lines:
-    """Standard output of a process: whole lines, told to the parent with the job's name before them."""
-
-    def __init__(self, name: str, reports: Connection[Any, Any]) -> None:
-        self._name = name
-        self._reports = reports
-        self._open = ""
-
-    def write(self, text: str) -> int:
-        *lines, self._open = (self._open + text).split("\n")
-        for line in lines:
-            _tell(self._reports, "line", line if line.startswith("cell ") else f"{self._name}: {line.strip()}")
-        return len(text)
-
-    def flush(self) -> None:
-        """Whole lines only are told."""

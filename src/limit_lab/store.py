@@ -13,7 +13,7 @@ import os
 import re
 import shutil
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
@@ -200,6 +200,26 @@ def stage(folder: Path, inputs: Mapping[str, Any], work: Callable[[Path], Mappin
     }
     write_json(folder / "manifest.json", manifest)
     return outputs
+
+
+def release(folder: Path, patterns: Sequence[str]) -> None:
+    """Remove the files of a done stage that match; its manifest says first that they were there and are not kept."""
+    known = read_json(folder / "manifest.json")
+    found = {path.relative_to(folder).as_posix() for pattern in patterns for path in folder.glob(pattern)}
+    if not found:
+        return
+    sizes = {name: (folder / name).stat().st_size for name in sorted(found)}
+    left = {name: size for name, size in known["files"].items() if name not in found}
+    write_json(folder / "manifest.json", {**known, "files": left, "released": known.get("released", {}) | sizes})
+    for name in found:
+        (folder / name).unlink()
+
+
+def released(folder: Path) -> dict[str, int]:
+    """Bytes of the files by name that a done stage wrote and did not keep."""
+    manifest = folder / "manifest.json"
+    found: dict[str, int] = read_json(manifest).get("released", {}) if manifest.is_file() else {}
+    return found
 
 
 def _hidden(path: Path, folder: Path) -> bool:

@@ -173,12 +173,12 @@ def _facts(source: Mapping[str, Any]) -> str:
 
 
 def export(cells: list[Study]) -> None:
-    """Print the exported folder of every finished cell. Raises: DataError for a cell that is not finished."""
+    """Print the folder of every finished cell's weights, pushed first where ``export.push`` says so.
+
+    Raises: DataError for a cell that is not trained, or whose weights were not kept; ModelError when the Hub refuses them.
+    """
     for study in cells:
-        folder = cell.folder_of(study) / "export"
-        if not (folder / "model" / "config.json").is_file() and study.mixture.samples:
-            raise DataError(f"{folder} is not there yet: run the same command with do=study first.")
-        print(f"{study.label}: {cell.model_folder(study)}")
+        print(f"{study.label}: {cell.hand_over(study)}")
 
 
 def _pairs(made: list[Study]) -> list[tuple[Study, Study]]:

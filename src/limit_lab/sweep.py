@@ -12,17 +12,17 @@ from pathlib import Path
 
 from limit_lab import cell, side_by_side
 from limit_lab.config import Study
-from limit_lab.errors import BusyError, DataError, LimitLabError
+from limit_lab.errors import DataError, LimitLabError
 from limit_lab.estimate import distinct, pretraining, seconds
 from limit_lab.fingerprints import fingerprint, plain
+from limit_lab.jobs import queue
+from limit_lab.jobs.order import Numbered
+from limit_lab.jobs.work import in_order
 from limit_lab.microworld.checkpoint import base_key, has_base, missing
 from limit_lab.plan import duration
-from limit_lab.progress import UNKNOWN, Stages, StudyProgress
+from limit_lab.progress import UNKNOWN, StudyProgress
 from limit_lab.side_by_side import Job, at_once
 from limit_lab.tracking import Tracker
-
-#: A cell with its number in the study.
-Numbered = tuple[int, Study]
 
 
 def make(cells: Sequence[Study], tracker: Tracker) -> list[str]:
@@ -38,6 +38,8 @@ def make(cells: Sequence[Study], tracker: Tracker) -> list[str]:
         failed = _bases(bases, progress)
         able = [(at, study) for at, study in numbered if _has_base(study)]
         waiting = [(at, study) for at, study in able if not _done(study)]
+        for _, study in waiting:
+            cell.require_weights(study)
         # training seeds change nothing of what is read
         for study in {fingerprint({**plain(study), "seeds": study.seeds.subset}): study for _, study in waiting}.values():
             cell.ready(study)
@@ -81,22 +83,27 @@ def _cells(waiting: Sequence[Numbered], of: int, progress: StudyProgress, tracke
     if not waiting:
         return {}
     trainings = _trainings(waiting)
+    last, time = waiting[-1][1], duration([study for _, study in waiting])
+
+    def tell(name: str) -> None:
+        for _, study in trainings[name]:
+            tracker.tell("cells", cell.folder_of(study).name)
+
+    if last.launch.kind != "local":
+        with queue.opened(last) as scheduler:
+            print(f"{len(waiting)} of {of} cells to make by {last.launch.name}, {len(trainings)} jobs: {time}", flush=True)
+            return queue.make(trainings, of, scheduler, progress, tell)
     jobs = [
         Job(
             name=name,
             seconds=sum(_known(seconds(study).values()) for _, study in own),
-            work=partial(_in_order, own, of),
+            work=partial(in_order, own, of),
         )
         for name, own in trainings.items()
     ]
-    last, workers = waiting[-1][1], at_once(waiting[-1][1], len(jobs))
-    _announce(f"{len(waiting)} of {of} cells to make", last, workers, duration([study for _, study in waiting]))
-
-    def tell(job: Job) -> None:
-        for _, study in trainings[job.name]:
-            tracker.tell("cells", cell.folder_of(study).name)
-
-    return side_by_side.make(jobs, workers, progress, tell)
+    workers = at_once(last, len(jobs))
+    _announce(f"{len(waiting)} of {of} cells to make", last, workers, time)
+    return side_by_side.make(jobs, workers, progress, lambda job: tell(job.name))
 
 
 def _trainings(waiting: Sequence[Numbered]) -> dict[str, list[Numbered]]:
@@ -108,27 +115,10 @@ def _trainings(waiting: Sequence[Numbered]) -> dict[str, list[Numbered]]:
     return {f"{own[0][0]} {own[0][1].mixture.name}": own for own in found.values()}
 
 
-def _in_order(own: Sequence[Numbered], of: int, progress: Stages) -> None:
-    """Make the exports of one training; each but the last leaves its state to the next.
-
-    Raises: BusyError when another process makes one; LimitLabError for those that failed, when the others are made.
-    """
-    failed: list[str] = []
-    for place, (at, study) in enumerate(own):
-        try:
-            cell.make(study, at, of, progress, onward=place + 1 < len(own))
-        except BusyError:
-            raise
-        except LimitLabError as error:
-            failed.append(str(error) if len(own) == 1 else f"{study.label}: {error}")
-    if failed:
-        raise LimitLabError("\n".join(failed))
-
-
 def _done(study: Study) -> bool:
     """Whether nothing is left to do; a cell with damaged stages is made, which says what is damaged."""
     try:
-        return cell.complete(study)
+        return cell.settled(study)
     except DataError:
         return False
 

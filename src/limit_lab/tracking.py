@@ -37,7 +37,7 @@ ANSWERS = 20
 ID_LENGTH, TAG_LENGTH = 128, 64
 
 #: Parts of a cell's configuration that say nothing of the cell.
-CIRCUMSTANCES = ("do", "runs", "debug", "tracking", "report")
+CIRCUMSTANCES = ("do", "runs", "debug", "tracking", "launch", "report")
 
 #: Values of a configuration that are places on this machine.
 PATHS = (("data", "dir"), ("model", "path"), ("model", "tokenizer"), ("gauntlet", "data"), ("answers", "prompts"))

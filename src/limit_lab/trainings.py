@@ -24,7 +24,7 @@ def place(study: Study, identity: Mapping[str, Any]) -> Path:
 def opened(study: Study, identity: Mapping[str, Any], own: Path) -> Iterator[Path]:
     """Where a cell trains: its ``own`` folder, or with exports the training's, locked, whose metrics are copied to ``own``.
 
-    Raises: BusyError when another process trains there.
+    With ``export.keep=all`` the checkpoint of the export is copied too. Raises: BusyError when another process trains there.
     """
     if study.finetune.export is None:
         yield own
@@ -32,7 +32,8 @@ def opened(study: Study, identity: Mapping[str, Any], own: Path) -> Iterator[Pat
     state = place(study, identity)
     with store.locked(_lock(state), wait=False):
         yield state
-        for file in sorted(state.glob("*.jsonl")):
+        checkpoints = state.glob("checkpoint.ckpt") if study.export.keep == "all" else ()
+        for file in (*sorted(state.glob("*.jsonl")), *checkpoints):
             with store.writing(own / file.name):
                 shutil.copyfile(file, own / file.name)
 

@@ -83,7 +83,7 @@ def test_a_merged_export_is_the_adapted_model(name: str, tmp_path: Path) -> None
     adapters.merge(made)
     assert made.state_dict().keys() == names
     torch.testing.assert_close(made(IDS), before, atol=1e-4, rtol=1e-4)
-    export(made, SHIPPED, tmp_path / "model", card="x")
+    export(made, SHIPPED, tmp_path / "model", beside={})
     assert torch.allclose(load_model(tmp_path / "model")(IDS), made(IDS), atol=1e-5)
 
 

@@ -7,16 +7,19 @@ import re
 from pathlib import Path
 from typing import Any
 
+import lightning.pytorch as pl
 import pytest
 import torch
+from lightning.pytorch.strategies import DDPStrategy
 from torch import Tensor
 
 from limit_lab.errors import LimitLabError
 from limit_lab.finetune import checkpoint, module
 from limit_lab.finetune.batches import Batches
-from limit_lab.finetune.journal import read_metrics
+from limit_lab.finetune.journal import read_metrics, stop_now
 from limit_lab.finetune.meter import Amount
 from limit_lab.finetune.train import train
+from limit_lab.interruption import LEAVE
 from limit_lab.operations import counted, mosaic
 from limit_lab.recipe import Lora
 from tests.finetune.runs import CPU, SIZES, model, recipe, some_documents, watch
@@ -128,3 +131,10 @@ def test_weights_that_are_not_finite_are_not_saved(tmp_path: Path) -> None:
     with pytest.raises(LimitLabError, match=r"the norm of the weights is inf at step 1, .* no checkpoint was due before\.$"):
         train(model(), some_documents(), how, CPU, tmp_path, seed=1, say=False)
     assert not (tmp_path / "checkpoint.ckpt").exists()
+
+
+def test_a_rank_leaves_when_its_launcher_says_so_even_the_only_one(tmp_path: Path) -> None:
+    trainer = pl.Trainer(accelerator="cpu", devices=1, strategy=DDPStrategy(), logger=False, default_root_dir=tmp_path)
+    assert not stop_now(trainer, tmp_path)
+    (tmp_path / LEAVE).touch()
+    assert stop_now(trainer, tmp_path)

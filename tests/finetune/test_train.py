@@ -78,6 +78,25 @@ def test_an_interrupted_run_continues_to_bit_equal_losses_and_weights(tmp_path: 
         assert torch.equal(value, again.state_dict()[name]), name
 
 
+@pytest.mark.parametrize("micro", ["3doc", "1doc"])
+def test_a_run_goes_on_with_another_micro_batch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, micro: str) -> None:
+    often = recipe(checkpoint_every_steps=3)
+    train(model(), some_documents(), often, CPU, tmp_path / "whole", seed=1, say=False)
+    real = checkpoint.save
+
+    def save_then_die(*arguments: object) -> None:
+        real(*arguments)
+        raise RuntimeError("killed")
+
+    monkeypatch.setattr(checkpoint, "save", save_then_die)
+    with pytest.raises(RuntimeError, match="killed"):
+        train(model(), some_documents(), often, CPU, tmp_path / "cut", seed=1, say=False)
+    monkeypatch.setattr(checkpoint, "save", real)
+    train(model(), some_documents(), often, replace(CPU, micro_batch=micro), tmp_path / "cut", seed=1, say=False)
+    assert len(losses(tmp_path / "cut")) == 6
+    assert losses(tmp_path / "cut") == pytest.approx(losses(tmp_path / "whole"), abs=2e-5)
+
+
 def test_a_training_that_was_kept_goes_on_to_a_later_export(tmp_path: Path) -> None:
     first, second = recipe(export_at=["2step"]), recipe(export_at=["2step", "4step"])
     whole, made, again, later, back = (model() for _ in range(5))

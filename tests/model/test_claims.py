@@ -31,7 +31,7 @@ NAMED = Model(name="mpt_tiny", parameters=26_688, **SIZES)
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    export(random_model(), SHIPPED, tmp_path / "model", card="# card\n")
+    export(random_model(), SHIPPED, tmp_path / "model", beside={"README.md": "# card\n"})
     return tmp_path / "model"
 
 

@@ -175,7 +175,7 @@ def test_an_exported_model_is_the_trained_one_for_us_and_for_transformers(name: 
     study = compose(["finetune.duration=3step", "finetune.batch=2doc", "finetune.freeze_embeddings=false"])
     train(model, documents(9, 4, 6), study.finetune, study.hardware, tmp_path / "run", seed=0, say=False)
     assert not model.training
-    export(model, folder, tmp_path / "out", card="# card\n")
+    export(model, folder, tmp_path / "out", beside={"README.md": "# card\n"})
     again = load_model(tmp_path / "out")
     for key, value in model.state_dict().items():
         assert torch.equal(again.state_dict()[key], value), key
@@ -195,7 +195,7 @@ def head(model: HuggingFaceLM) -> str:
 
 def test_half_precision_is_exported_and_verified(tmp_path: Path) -> None:
     folder = saved(llama(tied=True), tmp_path / "base")
-    export(load_model(folder), folder, tmp_path / "out", card="", dtype=torch.bfloat16)
+    export(load_model(folder), folder, tmp_path / "out", beside={}, dtype=torch.bfloat16)
     assert json.loads((tmp_path / "out" / "config.json").read_text())["dtype"] == "bfloat16"
     assert {value.dtype for value in load_model(tmp_path / "out").parameters()} == {torch.float32}
 
@@ -204,7 +204,7 @@ def test_half_precision_is_exported_and_verified(tmp_path: Path) -> None:
 def test_frozen_embeddings_and_projections_learn_nothing(tied: bool, matrices: int) -> None:
     model = HuggingFaceLM(llama(tied=tied))
     recipe = compose(["finetune.freeze_embeddings=true"]).finetune
-    Finetuning(model, recipe, schedule_steps=1, accumulation=1, logits_at_once=64)
+    Finetuning(model, recipe, schedule_steps=1, parts=1, logits_at_once=64)
     frozen = [value.shape for value in model.parameters() if not value.requires_grad]
     assert frozen == [(61, 16)] * matrices
 

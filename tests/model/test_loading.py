@@ -29,7 +29,7 @@ WEIGHTS = "model.safetensors"
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("exported") / "model"
-    export(random_model(), SHIPPED, folder, card="# card\n")
+    export(random_model(), SHIPPED, folder, beside={"README.md": "# card\n"})
     return folder
 
 

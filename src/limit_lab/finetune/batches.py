@@ -90,6 +90,8 @@ class Batches(Dataset[MicroBatch]):
         loss: Loss | None = None,
         padded: bool = False,
         drop_last: bool = False,
+        rank: int = 0,
+        ranks: int = 1,
     ) -> None:
         self.documents = documents
         self.steps = steps
@@ -106,11 +108,23 @@ class Batches(Dataset[MicroBatch]):
                 "smaller finetune.batch."
             )
         self._epoch: tuple[int, list[list[int]]] = (-1, [])
-        self.accumulation = -(-self._most() // micro_batch)
+        self.rank = rank
+        self.ranks = ranks
+        self.accumulation = -(-self._most() // (micro_batch * ranks))
 
     @classmethod
-    def of(cls, documents: Sequence[Document], recipe: Finetune, *, steps: int, micro_batch: int, seed: int) -> Batches:
-        """The batches of a recipe."""
+    def of(
+        cls,
+        documents: Sequence[Document],
+        recipe: Finetune,
+        *,
+        steps: int,
+        micro_batch: int,
+        seed: int,
+        rank: int = 0,
+        ranks: int = 1,
+    ) -> Batches:
+        """The batches of a recipe, as far as they are this rank's."""
         return cls(
             documents,
             steps=steps,
@@ -121,6 +135,8 @@ class Batches(Dataset[MicroBatch]):
             loss=recipe.loss,
             padded=recipe.rows == "padded",
             drop_last=recipe.last_batch == "drop",
+            rank=rank,
+            ranks=ranks,
         )
 
     def _most(self) -> int:
@@ -160,9 +176,22 @@ class Batches(Dataset[MicroBatch]):
     def __getitem__(self, index: int) -> MicroBatch:
         step, part = divmod(index, self.accumulation)
         documents = self.of_step(step)
-        weights, own = document_weights(documents, self.loss), slice(part, None, self.accumulation)
+        weights, own = document_weights(documents, self.loss), self._own(documents, part)
         targets = sum(one.targets for one in documents)
-        return pack(documents[own], weights[own], self.capacity, targets, padded=self.padded)
+        chosen = [documents[place] for place in own]
+        return pack(chosen, [weights[place] for place in own], self.capacity, targets, padded=self.padded)
+
+    def _own(self, documents: Sequence[Document], part: int) -> Sequence[int]:
+        """Places of a part's documents in their step. Ranks wait for one another, so those of one part get alike lengths."""
+        if self.ranks == 1:
+            return range(part, len(documents), self.accumulation)
+        by_length = sorted(range(len(documents)), key=lambda place: (-len(documents[place].ids), place))
+        rows = range(0, len(by_length), self.ranks)
+        found = []
+        for turn, start in enumerate(rows[part :: self.accumulation]):  # every other row is dealt backwards
+            seat = self.rank if turn % 2 == 0 else self.ranks - 1 - self.rank
+            found += by_length[start : start + self.ranks][seat : seat + 1]
+        return found
 
 
 class FromStep(Sampler[int]):

@@ -22,11 +22,15 @@ def target_loss(model: CausalLM, hidden: Tensor, targets: Tensor, weights: Tenso
     Up to ``at_once`` targets are projected as autograd would; of more, the logits of ``at_once`` exist at a time, and the
     gradients are made where they are, in the forward pass.
     """
-    matrix = model.projection()
-    if len(targets) <= at_once or matrix is None:
+    if len(targets) <= at_once or model.projection() is None:
         losses = F.cross_entropy(model.logits(hidden).float(), targets, reduction="none")
         return (losses * weights).sum()
-    total: Tensor = _InChunks.apply(hidden, matrix, targets, weights, at_once)  # type: ignore[no-untyped-call]
+
+    def in_chunks(states: Tensor) -> Tensor:
+        found: Tensor = _InChunks.apply(states, model.projection(), targets, weights, at_once)  # type: ignore[no-untyped-call]
+        return found
+
+    total: Tensor = model.head(hidden, in_chunks)
     return total
 
 

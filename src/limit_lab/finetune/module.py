@@ -40,16 +40,27 @@ def learning_rate_factor(step: int, *, steps: int, warmup: int, schedule: str) -
 
 
 class Finetuning(pl.LightningModule):
-    """Trains one model by a recipe; ``schedule_steps`` is the length of the schedule, which may outlast the run."""
+    """Trains one model by a recipe; ``schedule_steps`` is the length of the schedule, which may outlast the run.
+
+    ``parts`` is by what the trainer and its strategy divide the loss of a micro-batch.
+    """
 
     def __init__(
-        self, model: CausalLM, recipe: Finetune, *, schedule_steps: int, accumulation: int, logits_at_once: int
+        self,
+        model: CausalLM,
+        recipe: Finetune,
+        *,
+        schedule_steps: int,
+        parts: int,
+        logits_at_once: int,
+        autocast: bool | None = None,
     ) -> None:
         super().__init__()
         self.model = model
         self.recipe = recipe
         self.schedule_steps = schedule_steps
-        self.accumulation = accumulation
+        self.parts = parts
+        self.autocast = recipe.precision == "bf16" if autocast is None else autocast
         self.logits_at_once = logits_at_once
         if recipe.freeze_embeddings:
             for matrix in model.vocabulary():
@@ -57,16 +68,25 @@ class Finetuning(pl.LightningModule):
         self.strict_loading = not recipe.lora.rank
 
     def training_step(self, batch: MicroBatch, _: int) -> dict[str, Tensor]:
-        # Lightning divides by the number of accumulated micro-batches; the weights have divided by what we want already.
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.recipe.precision == "bf16"):
+        # the trainer takes means; the weights have divided by what we want already
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.autocast):
             share = batch_loss(self.model, batch, at_once=self.logits_at_once)
-        return {"loss": share * self.accumulation, "share": share.detach()}
+        return {"loss": share * self.parts, "share": share.detach()}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """With adapters, keep those alone: the other weights are the base's."""
         if self.recipe.lora.rank:
             learnt = {name for name, parameter in self.named_parameters() if parameter.requires_grad}
             checkpoint["state_dict"] = {name: value for name, value in checkpoint["state_dict"].items() if name in learnt}
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Count the micro-batches of the steps taken as this run cuts them: it may run on other devices than the one before."""
+        progress = checkpoint["loops"]["fit_loop"]["epoch_loop.batch_progress"]
+        taken = checkpoint["global_step"] * self.trainer.accumulate_grad_batches
+        for counts in (progress["total"], progress["current"]):
+            further = taken - counts["ready"]
+            for name in counts:
+                counts[name] += further
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         recipe = self.recipe

@@ -152,8 +152,9 @@ class Observer(Callback):
         self.say = say
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        for look in self.looks:
-            rows.cut(self.folder / look.file, trainer.global_step)
+        if trainer.is_global_zero:
+            for look in self.looks:
+                rows.cut(self.folder / look.file, trainer.global_step)
         self._look(pl_module, trainer.global_step)
 
     def on_train_batch_end(
@@ -171,9 +172,12 @@ class Observer(Callback):
         with self.clock.paused():
             for look in self.looks:
                 path = self.folder / look.file
-                if not look.due(step) or any(row["step"] == step for row in rows.read(path)):
+                missing = look.due(step) and not any(row["step"] == step for row in rows.read(path))
+                if not module.trainer.strategy.broadcast(missing):  # the ranks look together, as the first one decides
                     continue
                 found = self._taken(look, module, step)
+                if not module.trainer.is_global_zero:
+                    continue
                 rows.append(path, found)
                 if self.say:
                     print(look.said(found, step), flush=True)
@@ -184,7 +188,7 @@ class Observer(Callback):
         training = model.training
         model.eval()
         try:
-            with torch.no_grad(), torch.autocast(module.device.type, torch.bfloat16, enabled=self.recipe.precision == "bf16"):
+            with torch.no_grad(), torch.autocast(module.device.type, torch.bfloat16, enabled=bool(module.autocast)):
                 return look.take(model, step)
         finally:
             model.train(training)

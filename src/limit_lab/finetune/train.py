@@ -5,47 +5,31 @@ from __future__ import annotations
 import logging
 import time
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
 import torch
+from lightning.fabric.plugins.environments.lightning import LightningEnvironment
+from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvironment
 from lightning.pytorch.callbacks import Callback
-from torch import Tensor
 
 from limit_lab.config import Finetune, Hardware
 from limit_lab.durations import documents
 from limit_lab.errors import ConfigError, DataError
-from limit_lab.finetune import adapters
-from limit_lab.finetune.batches import Batches, MicroBatch, MixtureData
-from limit_lab.finetune.checkpoint import InPlace, completed_steps, save
+from limit_lab.finetune import adapters, strategies
+from limit_lab.finetune.batches import Batches, MixtureData
+from limit_lab.finetune.callbacks import Agree, GatherHead, HandOver, Mark
+from limit_lab.finetune.checkpoint import CHECKPOINT, InPlace, completed_steps, for_any_ranks, remove, settle
 from limit_lab.finetune.journal import Journal, Progress, read_metrics
 from limit_lab.finetune.meter import Clock
 from limit_lab.finetune.module import Finetuning
 from limit_lab.finetune.observe import HeldOut, Observer, Samples, Watch, evaluations
+from limit_lab.interruption import ToBeContinued, asked, finishing
 from limit_lab.model.causal import CausalLM
 from limit_lab.prompt import Document
 from limit_lab.recipe import Schedule, in_steps, misfits
-
-
-class Mark(Callback):
-    """Saves a checkpoint at the export itself, where a later export of the same training goes on."""
-
-    def __init__(self, folder: Path, steps: int) -> None:
-        self.folder = folder
-        self.steps = steps
-
-    def on_train_batch_end(
-        self,
-        trainer: pl.Trainer,
-        pl_module: pl.LightningModule,
-        outputs: Tensor | Mapping[str, Any] | None,
-        batch: MicroBatch,
-        batch_idx: int,
-    ) -> None:
-        if trainer.global_step == self.steps:
-            save(trainer, self.folder)
 
 
 def lengths(recipe: Finetune, mixed: list[Document]) -> Schedule:
@@ -68,14 +52,17 @@ def train(
     progress: Progress | None = None,
     keep: bool = False,
     watch: Watch | None = None,
+    hand_over: Callable[[CausalLM], None] | None = None,
 ) -> dict[str, Any]:
     """Train ``model`` in place; continue from ``folder/checkpoint.ckpt``, which the caller removes after the export.
 
     ``keep`` leaves a checkpoint of the end, from which a later export of the same training continues. Adapters are merged
     into the weights. ``progress`` gets the steps taken and to take; ``watch`` is looked at on the way and changes no number.
+    ``hand_over`` gets the trained model, while its pieces are still where ZeRO put them. Under any other strategy
+    than single this is one rank, which torchrun started, and every rank calls it.
     Returns steps, epochs, seconds of this process, first and last loss and tokens seen.
     Raises: DataError for an empty mixture; ConfigError when the recipe does not suit it; LimitLabError when a loss, gradient
-    norm or weight is not finite.
+    norm or weight is not finite; ToBeContinued with a new checkpoint when a signal asked the process to end.
     """
     if not mixed:
         raise DataError("the mixture holds no document to train on: give mixture.samples at least one source.")
@@ -83,14 +70,10 @@ def train(
     steps = planned.stop
     micro_batch = documents(hardware.micro_batch, name="hardware.micro_batch")
     # Lightning takes the end of the batches for the end of the training, also after a resume
-    batches = Batches.of(mixed, recipe, steps=planned.whole, micro_batch=micro_batch, seed=seed)
+    rank, ranks = strategies.rank(), strategies.world_size(hardware)
+    batches = Batches.of(mixed, recipe, steps=planned.whole, micro_batch=micro_batch, seed=seed, rank=rank, ranks=ranks)
     model.run(attention=hardware.attention, recompute=hardware.recompute)
-    folder.mkdir(parents=True, exist_ok=True)
-    checkpoint = folder / "checkpoint.ckpt"
-    done = completed_steps(checkpoint)
-    if done > steps:  # of a later export: this one begins anew
-        checkpoint.unlink()
-        done = 0
+    done = begin(folder, hardware, steps) if hardware.strategy == "single" else completed_steps(folder / CHECKPOINT)
     if recipe.lora.rank:
         frozen = torch.bfloat16 if recipe.precision == "bf16" else torch.float32
         adapters.add(model, recipe.lora, seed=seed, frozen=frozen)
@@ -98,8 +81,9 @@ def train(
         model.train(),
         recipe,
         schedule_steps=planned.steps,
-        accumulation=batches.accumulation,
+        parts=strategies.parts(hardware, batches.accumulation),
         logits_at_once=hardware.logits_at_once,
+        autocast=recipe.precision == "bf16" and not strategies.stage(hardware),
     )
     start = time.monotonic()
     watch, clock = watch or Watch(), Clock()
@@ -108,19 +92,26 @@ def train(
         HeldOut(watch.held_out, evaluations(steps, batches.steps_per_epoch), recipe, hardware),
         Samples(watch.prompts, recipe.samples_every_steps),
     ]
-    callbacks: list[Callback] = [journal, Observer(folder, recipe, looks, clock, say=say)]
+    callbacks: list[Callback] = [Agree(mixed)] if ranks > 1 else []
+    callbacks += [GatherHead()] if strategies.stage(hardware) == 3 else []
+    callbacks += [journal, Observer(folder, recipe, looks, clock, say=say)]
     callbacks += [Mark(folder, steps)] if keep else []
+    callbacks += [HandOver(hand_over, steps)] if hand_over is not None and strategies.stage(hardware) else []
     trainer = _trainer(recipe, hardware, folder, batches.accumulation, steps, callbacks)
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), finishing():
         # Lightning advises worker processes and a validation loop; the batches are built in microseconds and scored later
         warnings.filterwarnings("ignore", module="lightning")
         try:
-            trainer.fit(module, MixtureData(batches), ckpt_path=checkpoint if done else None, weights_only=True)
-        except SystemExit as stop:  # what Lightning makes of Ctrl-C (exit code 1) and of SIGTERM (exit code 0)
-            raise KeyboardInterrupt from stop
+            trainer.fit(module, MixtureData(batches), ckpt_path=folder / CHECKPOINT if done else None, weights_only=True)
+        except SystemExit as stop:  # what Lightning makes of Ctrl-C (exit code 1), and of SIGTERM before its first batch
+            if asked() is None:
+                raise KeyboardInterrupt from stop
+    _leave(journal, steps)
     if recipe.lora.rank:
         adapters.merge(model)
     model.eval()
+    if hand_over is not None and not strategies.stage(hardware):
+        hand_over(model)
     losses = [row["loss"] for row in read_metrics(folder / "metrics.jsonl")]
     return {
         "steps": steps,
@@ -133,19 +124,50 @@ def train(
     }
 
 
+def begin(folder: Path, hardware: Hardware, steps: int) -> int:
+    """Steps that the checkpoint in ``folder`` holds; one beyond ``steps``, of a later export, is removed.
+
+    For one process, before its ranks start. Raises: DataError when ``hardware`` cannot read it.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    done = completed_steps(settle(folder, hardware))
+    if done > steps:
+        remove(folder)
+        return 0
+    return done
+
+
+def _leave(journal: Journal, steps: int) -> None:
+    """Raises: ToBeContinued when a signal asked the process, or one of its fellow ranks, to end."""
+    if asked() is None and journal.left is None:
+        return
+    where = "before its next step" if journal.left is None else f"after step {journal.left:,} of {steps:,}, which is kept"
+    raise ToBeContinued(f"fine-tuning stopped on {asked() or 'a signal'} {where}: the same command continues it.")
+
+
+def _plugins(hardware: Hardware) -> list[Any]:
+    # named, for under Slurm Lightning would requeue the job by itself and take the ranks from srun
+    environment = LightningEnvironment() if hardware.strategy == "single" else TorchElasticEnvironment()
+    # DeepSpeed writes its checkpoints itself
+    return [environment] if strategies.stage(hardware) else [environment, InPlace()]
+
+
 def _trainer(
     recipe: Finetune, hardware: Hardware, folder: Path, accumulation: int, steps: int, callbacks: list[Callback]
 ) -> pl.Trainer:
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
+    strategy = strategies.strategy_of(hardware, recipe, any_ranks=for_any_ranks(folder / CHECKPOINT))
     return pl.Trainer(
         accelerator=hardware.accelerator,
-        devices=1,
+        devices=hardware.devices,
+        num_nodes=hardware.nodes,
+        strategy=strategy,
         max_steps=steps,
         max_epochs=1,
         accumulate_grad_batches=accumulation,
         gradient_clip_val=recipe.clip_norm,
         callbacks=callbacks,
-        plugins=[InPlace()],
+        plugins=_plugins(hardware),
         logger=False,
         enable_checkpointing=False,
         enable_progress_bar=False,

@@ -14,6 +14,7 @@ from limit_lab.gauntlet.aggregate import composite, task_result
 from limit_lab.gauntlet.prompts import Prompt, raw_prompts, template_prompts
 from limit_lab.gauntlet.sequences import prefix_space
 from limit_lab.gauntlet.tasks import Row, asked, parts, read, require_files, strip
+from limit_lab.model.team import ALONE, Team
 from limit_lab.prompt import Tokenizer
 
 if TYPE_CHECKING:
@@ -32,13 +33,15 @@ def evaluate(
     prompting: str,
     prompt_format: str,
     progress: Progress | None = None,
+    team: Team = ALONE,
 ) -> dict[str, Any]:
     """Score ``model`` on the tasks of ``suite`` whose files lie under ``data``; return scores, categories and average.
 
     ``prompting``: ``raw`` shows ``task.shots`` examples as llm-foundry does; ``template`` puts the bare question into the
     instruction template ``prompt_format``. Records go to ``out/items/<label>.jsonl``; a task whose records were written
     for the same task, data and prompting is not asked again, so ``out`` must belong to one model. ``progress`` gets a
-    label with the sequences done and to do, and when a task is finished its rows as both.
+    label with the sequences done and to do, and when a task is finished its rows as both. Every process of ``team`` calls
+    this for the same model, and gets the same; the first one reads and writes the records.
 
     Raises: EvalError when a task has no data or cannot be scored; DataError for a malformed row.
     """
@@ -46,8 +49,8 @@ def evaluate(
     require_files(suite, tasks, data)
     results: dict[str, dict[str, Any]] = {}
     for task in tasks:
-        ask = partial(_ask, model, tokenizer, suite, task, data, prompting, prompt_format, progress)
-        records = _once(out / "items", task, _inputs(suite, task, data, prompting, prompt_format), ask)
+        ask = partial(_ask, model, tokenizer, suite, task, data, prompting, prompt_format, progress, team)
+        records = _once(team, out / "items", task, _inputs(suite, task, data, prompting, prompt_format), ask)
         if progress is not None:
             progress(task.label, len(records), len(records))
         results[task.label] = task_result(task, records, prompting=prompting)
@@ -65,16 +68,27 @@ def _inputs(suite: Gauntlet, task: Task, data: Path, prompting: str, prompt_form
     }
 
 
-def _once(folder: Path, task: Task, inputs: Mapping[str, Any], ask: Callable[[], list[dict[str, Any]]]) -> list[dict[str, Any]]:
+def _once(
+    team: Team, folder: Path, task: Task, inputs: Mapping[str, Any], ask: Callable[[], list[dict[str, Any]]]
+) -> list[dict[str, Any]]:
     """The task's records, from disk if they are there for the same inputs. The mark is removed first and written last."""
     rows, mark = folder / f"{task.label}.jsonl", folder / f"{task.label}.inputs.json"
+    known = team.agreed(lambda: _known(rows, mark, inputs))
+    if known is not None:
+        return known
+    if team.first:
+        mark.unlink(missing_ok=True)
+    records = ask()
+    if team.first:
+        store.write_rows(rows, records)
+        store.write_json(mark, {"fingerprint": fingerprint(inputs), "inputs": inputs})
+    return records
+
+
+def _known(rows: Path, mark: Path, inputs: Mapping[str, Any]) -> list[dict[str, Any]] | None:
     if rows.is_file() and mark.is_file() and store.read_json(mark)["fingerprint"] == fingerprint(inputs):
         return store.read_rows(rows)
-    mark.unlink(missing_ok=True)
-    records = ask()
-    store.write_rows(rows, records)
-    store.write_json(mark, {"fingerprint": fingerprint(inputs), "inputs": inputs})
-    return records
+    return None
 
 
 def _ask(
@@ -86,6 +100,7 @@ def _ask(
     prompting: str,
     prompt_format: str,
     progress: Progress | None,
+    team: Team,
 ) -> list[dict[str, Any]]:
     from limit_lab.gauntlet import generation, scoring
 
@@ -94,9 +109,9 @@ def _ask(
     prompts = _prompts(tokenizer, task, rows, prompting, prompt_format)
     report = None if progress is None else partial(progress, task.label)
     if task.type == "generation":
-        found = generation.outcomes(model, tokenizer, task, rows, unstripped, prompts, suite, report)
+        found = generation.outcomes(model, tokenizer, task, rows, unstripped, prompts, suite, report, team)
     else:
-        found = scoring.outcomes(model, tokenizer, task, rows, prompts, suite, report)
+        found = scoring.outcomes(model, tokenizer, task, rows, prompts, suite, report, team)
     return [_identity(index, row) | outcome for index, (row, outcome) in enumerate(zip(rows, found, strict=True))]
 
 

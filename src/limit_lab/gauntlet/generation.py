@@ -15,6 +15,7 @@ from limit_lab.gauntlet.prompts import Prompt, answer_text
 from limit_lab.gauntlet.sequences import batches, prompt_tokens
 from limit_lab.gauntlet.tasks import Row
 from limit_lab.model.causal import CausalLM
+from limit_lab.model.team import ALONE, Team
 from limit_lab.prompt import Tokenizer
 
 #: Room beyond the longest answer when a chain of thought is expected (llm-foundry's constant).
@@ -66,6 +67,7 @@ def outcomes(
     prompts: Sequence[Prompt],
     suite: Gauntlet,
     progress: Callable[[int, int], None] | None = None,
+    team: Team = ALONE,
 ) -> list[dict[str, Any]]:
     """What the model wrote for each row; right if it begins with any accepted answer (so 50 begins with 5)."""
     room = answer_room(tokenizer, task, unstripped)
@@ -77,6 +79,7 @@ def outcomes(
         eos=tokenizer.eos_token_id,
         batch_tokens=suite.batch_tokens,
         progress=progress,
+        team=team,
     )
     found = []
     for row, prompt, tokens in zip(rows, ids, written, strict=True):
@@ -96,17 +99,14 @@ def greedy(
     eos: int,
     batch_tokens: int,
     progress: Callable[[int, int], None] | None = None,
+    team: Team = ALONE,
 ) -> list[list[int]]:
     """The most probable next tokens of each prompt, up to and including ``eos``, at most ``max_new_tokens``."""
-    written: list[list[int]] = [[] for _ in prompts]
-    finished = 0
-    for batch in batches([len(prompt) + max_new_tokens for prompt in prompts], batch_tokens):
-        for index, tokens in zip(batch, _continue(model, [prompts[i] for i in batch], max_new_tokens, eos), strict=True):
-            written[index] = tokens
-        finished += len(batch)
-        if progress is not None:
-            progress(finished, len(prompts))
-    return written
+    wanted = list(batches([len(prompt) + max_new_tokens for prompt in prompts], batch_tokens))
+    written = team.each(
+        wanted, lambda batch: _continue(model, [prompts[index] for index in batch], max_new_tokens, eos), progress
+    )
+    return [written[index] for index in range(len(prompts))]
 
 
 def _continue(model: CausalLM, prompts: Sequence[Sequence[int]], max_new_tokens: int, eos: int) -> list[list[int]]:

@@ -21,6 +21,7 @@ from limit_lab.gauntlet.prompts import Prompt
 from limit_lab.gauntlet.sequences import Scorable, batches, scorables
 from limit_lab.gauntlet.tasks import Row
 from limit_lab.model.causal import CausalLM
+from limit_lab.model.team import ALONE, Team
 from limit_lab.prompt import Tokenizer
 
 #: Scored positions projected onto the vocabulary at a time: bounds memory at about 0.1 GiB for 50k words.
@@ -42,18 +43,16 @@ def score(
     *,
     batch_tokens: int,
     progress: Callable[[int, int], None] | None = None,
+    team: Team = ALONE,
 ) -> list[Score]:
     """Score every sequence; equal sequences are scored once, so equal choices tie exactly.
 
     Raises: EvalError when the model gives a loss that is not a number, which would otherwise count as the first choice.
     """
     unique = list(dict.fromkeys(sequences))
-    scores: dict[Scorable, Score] = {}
-    for batch in batches([len(sequence.ids) for sequence in unique], batch_tokens):
-        members = [unique[index] for index in batch]
-        scores.update(zip(members, _score_batch(model, members), strict=True))
-        if progress is not None:
-            progress(len(scores), len(unique))
+    wanted = list(batches([len(sequence.ids) for sequence in unique], batch_tokens))
+    found = team.each(wanted, lambda batch: _score_batch(model, [unique[index] for index in batch]), progress)
+    scores = {unique[index]: scored for index, scored in found.items()}
     return [scores[sequence] for sequence in sequences]
 
 
@@ -76,11 +75,12 @@ def outcomes(
     prompts: Sequence[Prompt],
     suite: Gauntlet,
     progress: Callable[[int, int], None] | None = None,
+    team: Team = ALONE,
 ) -> list[dict[str, Any]]:
     """What the model made of each row of a language-modelling, multiple-choice or schema task."""
     items = [scorables(tokenizer, prompt, suite.max_seq_tokens) for prompt in prompts]
     flat = [sequence for item in items for sequence in item]
-    scores = iter(score(model, flat, batch_tokens=suite.batch_tokens, progress=progress))
+    scores = iter(score(model, flat, batch_tokens=suite.batch_tokens, progress=progress, team=team))
     found = []
     for row, item in zip(rows, items, strict=True):
         own = [next(scores) for _ in item]

@@ -95,7 +95,7 @@ def _pretrain(study: Study, place: Path, progress: Move | None) -> dict[str, Any
         model, documents, pretraining_recipe(study), study.hardware, place / "training", seed=seed, progress=progress
     )
     card = f"# base of the micro-world, seed {seed}\n\nRebuild: python -m limit_lab do=pretrain_micro microworld.seed={seed}\n"
-    export(model, place / "tokenizer", place / "model", card=card, dtype=torch.bfloat16)
+    export(model, place / "tokenizer", place / "model", beside={"README.md": card}, dtype=torch.bfloat16)
     (place / "training" / "checkpoint.ckpt").unlink(missing_ok=True)
     outcome |= {"documents": len(documents), "cut_documents": cut}
     store.write_json(place / "model" / "recipe.json", {"recipe": recipe(study.microworld), **outcome})

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from limit_lab.model.causal import CausalLM
+from limit_lab.model.team import ALONE, Team
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,21 +32,17 @@ def answer(
     *,
     batch: int,
     progress: Callable[[int, int], None] | None = None,
+    team: Team = ALONE,
 ) -> list[list[int]]:
     """Continuations of each prompt's ids, in order; an answer that ended carries its eos as last id.
 
     Every prompt has a random stream of its own, so its answer depends on the seed and its index, not on the batching.
-    ``progress`` gets the answers written and asked for.
+    ``progress`` gets the answers written and asked for, of ``team`` those of this process.
     """
-    out: list[list[int]] = [[] for _ in prompts]
     order = sorted(range(len(prompts)), key=lambda index: len(prompts[index]))
-    for start in range(0, len(order), batch):
-        chosen = order[start : start + batch]
-        for index, ids in zip(chosen, _continue(model, prompts, chosen, eos, decoding), strict=True):
-            out[index] = ids
-        if progress is not None:
-            progress(start + len(chosen), len(order))
-    return out
+    batches = [order[start : start + batch] for start in range(0, len(order), batch)]
+    out = team.each(batches, lambda chosen: _continue(model, prompts, chosen, eos, decoding), progress)
+    return [out[index] for index in range(len(prompts))]
 
 
 def _continue(

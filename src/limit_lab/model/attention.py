@@ -76,7 +76,7 @@ class Cache:
 
     def select(self, rows: Tensor) -> None:
         """Keep (or repeat) the given batch rows, int64 [n]."""
-        self.layers = [pair and (pair[0][rows], pair[1][rows]) for pair in self.layers]
+        self.layers = [pair and (_rows(pair[0], rows), _rows(pair[1], rows)) for pair in self.layers]
 
 
 class Dense:
@@ -90,6 +90,7 @@ class Dense:
     def __call__(self, query: Tensor, key: Tensor, value: Tensor, layer: int) -> Tensor:
         if self.cache is not None:
             key, value = self.cache.extend(layer, key, value)
+        self.bias = self.bias.to(query.device)  # a model may be spread over devices, block by block
         bias = self.bias.to(query.dtype)
         return F.scaled_dot_product_attention(query, key, value, attn_mask=bias, scale=self.heads.scale)
 
@@ -195,6 +196,10 @@ class Flex:
         kernel = _flex(query.is_cuda)
         mixed: Tensor = kernel(query, key, value, score_mod=self.score, block_mask=self.mask, scale=self.heads.scale)
         return mixed
+
+
+def _rows(held: Tensor, rows: Tensor) -> Tensor:
+    return held[rows.to(held.device)]
 
 
 def _apart(query: Tensor, key: Tensor, value: Tensor, lengths: list[int]) -> Iterator[tuple[Tensor, Tensor, Tensor]]:

@@ -85,7 +85,7 @@ def _random(study: Study) -> Path:
         )
         model = MPT(config).eval()
         model.initialise(shape.init_seed)
-        export(model, tokenizer, place / "model", card=f"# random weights, seed {shape.init_seed}\n")
+        export(model, tokenizer, place / "model", beside={"README.md": f"# random weights, seed {shape.init_seed}\n"})
         return {"seed": shape.init_seed}
 
     with store.locked(folder.with_name(f".{folder.name}")):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -17,8 +18,22 @@ class KeyValues(Protocol):
         """Keep (or repeat) the given batch rows, int64 [n]."""
 
 
+class Head(nn.Module):
+    """What is done with hidden states and the projection onto the vocabulary, which belongs to other modules.
+
+    A module without parameters, so that a strategy which keeps parameters in pieces (ZeRO-3) gathers that matrix around it.
+    """
+
+    def forward(self, hidden: Tensor, work: Callable[[Tensor], Tensor]) -> Tensor:
+        return work(hidden)
+
+
 class CausalLM(nn.Module, ABC):
     """A causal language model. `hidden` and `logits` are apart so that only scored positions are projected."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.head = Head()
 
     @property
     @abstractmethod
@@ -66,12 +81,20 @@ class CausalLM(nn.Module, ABC):
         """An empty cache for `hidden`."""
 
     @abstractmethod
+    def blocks(self) -> list[nn.Module]:
+        """The blocks that hidden states pass one after another; empty where the family does not tell them."""
+
+    @abstractmethod
     def vocabulary(self) -> list[nn.Parameter]:
         """What freezing the embeddings freezes: embedding and vocabulary projection, once where they are tied."""
 
     @abstractmethod
-    def write(self, folder: Path, dtype: torch.dtype) -> None:
-        """Write config.json and the weights as ``dtype`` in transformers' layout to an existing ``folder``."""
+    def weights(self) -> dict[str, Tensor]:
+        """What an export holds, under the names of transformers' layout: the parameters themselves, tied ones once."""
+
+    @abstractmethod
+    def write_config(self, folder: Path, dtype: torch.dtype) -> None:
+        """Write the config.json of weights that are exported as ``dtype`` to an existing ``folder``; needs no weight."""
 
     def forward(self, ids: Tensor, *, document: Tensor | None = None) -> Tensor:
         """Vocabulary scores at every position, [batch, tokens, vocab_size]."""

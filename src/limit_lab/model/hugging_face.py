@@ -42,7 +42,7 @@ class DynamicKeyValues:
         return int(self.held.get_seq_length())
 
     def select(self, rows: Tensor) -> None:
-        self.held.batch_select_indices(rows)
+        self.held.batch_select_indices(rows.cpu())  # indices that keys on any device take
 
 
 class HuggingFaceLM(CausalLM):
@@ -145,14 +145,29 @@ class HuggingFaceLM(CausalLM):
     def new_cache(self) -> DynamicKeyValues:
         return DynamicKeyValues(self.network.config)
 
+    def blocks(self) -> list[nn.Module]:
+        return _recomputable(self.network)
+
     def vocabulary(self) -> list[nn.Parameter]:
         matrices = (self.network.get_input_embeddings().weight, self.network.get_output_embeddings().weight)
         return list({id(matrix): matrix for matrix in matrices}.values())
 
-    def write(self, folder: Path, dtype: torch.dtype) -> None:
-        written = self.network if dtype == self.network.dtype else copy.deepcopy(self.network).to(dtype)
+    def weights(self) -> dict[str, Tensor]:
+        # some families name or cut their weights otherwise in memory than in files
+        from transformers.core_model_loading import revert_weight_conversion
+
+        found: dict[int, tuple[str, Tensor]] = {}
+        for name, value in self.network.state_dict(keep_vars=True).items():
+            if name not in (self.network._keys_to_ignore_on_save or ()):
+                found.setdefault(id(value), (name, value))
+        held: dict[str, Tensor] = revert_weight_conversion(self.network, dict(found.values()))
+        return held
+
+    def write_config(self, folder: Path, dtype: torch.dtype) -> None:
+        config = copy.deepcopy(self.network.config)
+        config.update({"dtype": str(dtype).removeprefix("torch."), "architectures": [type(self.network).__name__]})
         with _quiet():
-            written.save_pretrained(str(folder))
+            config.save_pretrained(str(folder))
 
 
 def _recomputable(network: nn.Module) -> list[nn.Module]:
@@ -218,14 +233,32 @@ def load(folder: Path) -> HuggingFaceLM:
     Raises: ModelError when transformers cannot load it, when weights are missing, surplus or misshapen, and when packing,
     padding, caching or projecting gives other logits than its own forward pass.
     """
+    check_config(folder)
+    network = _network(folder, torch.float32)
+    if "position_ids" not in inspect.signature(network.base_model.forward).parameters:
+        raise ModelError(
+            f"{folder} holds a {network.config.model_type!r} model, which takes no position_ids, so that documents cannot be "
+            "packed: use a model that does."
+        )
+    model = HuggingFaceLM(network)
+    verify(model, folder)
+    attend_by_document(model, folder)
+    return model
+
+
+def mapped(folder: Path) -> HuggingFaceLM:
+    """The folder's model for reading only, as its files hold it. Raises: ModelError when transformers cannot load it whole."""
+    return HuggingFaceLM(_network(folder, "auto").requires_grad_(False))
+
+
+def _network(folder: Path, dtype: torch.dtype | str) -> Any:
     from transformers import AutoModelForCausalLM
 
-    check_config(folder)
     with _quiet():
         try:
             loaded: Any = AutoModelForCausalLM.from_pretrained(
                 str(folder),
-                dtype=torch.float32,
+                dtype=dtype,
                 local_files_only=True,
                 trust_remote_code=False,
                 use_safetensors=True,
@@ -237,15 +270,7 @@ def load(folder: Path) -> HuggingFaceLM:
     for key, what in (("missing_keys", "is missing"), ("unexpected_keys", f"is not part of a {network.config.model_type}")):
         for name in sorted(report[key]):
             raise ModelError(f"{folder}: the weight {name!r} {what}: copy weights and configuration of one model.")
-    if "position_ids" not in inspect.signature(network.base_model.forward).parameters:
-        raise ModelError(
-            f"{folder} holds a {network.config.model_type!r} model, which takes no position_ids, so that documents cannot be "
-            "packed: use a model that does."
-        )
-    model = HuggingFaceLM(network)
-    verify(model, folder)
-    attend_by_document(model, folder)
-    return model
+    return network
 
 
 def attend_by_document(model: HuggingFaceLM, folder: Path) -> None:
@@ -268,7 +293,7 @@ def attend_by_document(model: HuggingFaceLM, folder: Path) -> None:
 def verify(model: HuggingFaceLM, folder: Path) -> None:
     """Try on a few tokens whether the adapted model is the model. Raises: ModelError naming what is not."""
     # spread over the vocabulary: special tokens that were never trained magnify rounding
-    ids = (torch.arange(1, 12) * 7919 % model.vocab_size)[None]
+    ids = (torch.arange(1, 12, device=model.device) * 7919 % model.vocab_size)[None]
     long, short = ids[:, :7], ids[:, 7:]
     apart = [model.network(input_ids=ids, use_cache=False).logits for ids in (long, short)]
     for what, logits in _tried(model, long, short):
@@ -284,12 +309,12 @@ def verify(model: HuggingFaceLM, folder: Path) -> None:
 def _tried(model: HuggingFaceLM, long: Tensor, short: Tensor) -> Iterator[tuple[str, Tensor]]:
     """Each way of reading ``long`` that must give its logits, or those of both when packed."""
     yield "hidden states are projected", model(long)
-    document = torch.tensor([[7] * long.shape[1] + [2] * short.shape[1]])
+    document = torch.tensor([[7] * long.shape[1] + [2] * short.shape[1]], device=long.device)
     yield "documents are packed", model(torch.cat([long, short], 1), document=document)
-    padded, pads = torch.cat([short[:, :2], long], 1), torch.tensor([2])
+    padded, pads = torch.cat([short[:, :2], long], 1), torch.tensor([2], device=long.device)
     yield "rows are padded", model.logits(model.hidden(padded, left_pad=pads)[:, 2:])
     cache = model.new_cache()
-    pieces = [model.hidden(part, left_pad=torch.tensor([0]), cache=cache) for part in (long[:, :4], long[:, 4:])]
+    pieces = [model.hidden(part, left_pad=torch.zeros_like(long[:, 0]), cache=cache) for part in (long[:, :4], long[:, 4:])]
     yield "earlier tokens are cached", model.logits(torch.cat(pieces, 1))
 
 

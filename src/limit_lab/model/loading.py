@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import cast
 
@@ -10,6 +11,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from limit_lab.errors import ModelError
+from limit_lab.model.attention import alibi_slopes
 from limit_lab.model.causal import CausalLM
 from limit_lab.model.mpt import MPT
 from limit_lab.model.mpt_config import MPTConfig, canonical
@@ -67,21 +69,61 @@ def load_model(folder: Path) -> CausalLM:
     return hugging_face.load(folder)
 
 
+def map_model(folder: Path) -> CausalLM:
+    """The folder's model for reading only: its weights stay in the files as they lie there, mapped into memory.
+
+    Raises: ModelError as `load_model` does.
+    """
+    if is_mpt(folder):
+        return map_mpt(folder)
+    from limit_lab.model import hugging_face
+
+    return hugging_face.mapped(folder)
+
+
 def load_mpt(folder: Path) -> MPT:
     """The folder's MPT in float32, in evaluation mode, on the CPU. Raises: ModelError as `load_model` does."""
-    model = MPT(MPTConfig.from_hugging_face(config_of(folder)))
+    model = map_mpt(folder)
+    own = {name: value.to(torch.float32, copy=True) for name, value in model.state_dict().items()}  # the only copy in memory
+    model.load_state_dict(own, assign=True)
+    return model.requires_grad_(True)
+
+
+def map_mpt(folder: Path) -> MPT:
+    """The folder's MPT with its weights in the files. Raises: ModelError as `load_model` does."""
+    config = MPTConfig.from_hugging_face(config_of(folder))
+    with torch.device("meta"):
+        model = MPT(config)
+    model.slopes = alibi_slopes(config.n_heads)
+    state = _state(folder)
+    _require_all(model, state, folder)
+    model.load_state_dict(state, assign=True)
+    return model.requires_grad_(False).eval()
+
+
+def mpt_weights(folder: Path) -> tuple[MPTConfig, dict[str, torch.Tensor]]:
+    """An MPT's configuration, and its weights by name, which stay in the files. Raises: ModelError as `load_model` does."""
+    config, state = MPTConfig.from_hugging_face(config_of(folder)), _state(folder)
+    with torch.device("meta"):
+        _require_all(MPT(config), state, folder)
+    return config, state
+
+
+def _state(folder: Path) -> dict[str, torch.Tensor]:
+    """An MPT's weights by their names, mapped from the files."""
     state: dict[str, torch.Tensor] = {}
     for file in weight_files(folder):
         try:
             state |= tensors(file) if file.suffix == ".bin" else load_file(file)
         except SafetensorError as error:
             raise ModelError(f"{file} is no complete safetensors file ({error}): export or download it again.") from error
-    state = {canonical(key): value.float() for key, value in state.items() if not key.startswith("lm_head.")}
+    return {canonical(key): value for key, value in state.items() if not key.startswith("lm_head.")}
+
+
+def _require_all(model: MPT, state: Mapping[str, torch.Tensor], folder: Path) -> None:
     own = {name: parameter.shape for name, parameter in model.named_parameters()}
     for name in sorted(own.keys() ^ state.keys()):
         raise ModelError(f"{folder}: the weight {name!r} is {'missing' if name in own else 'not part of an MPT'}.")
     for name, shape in own.items():
         if state[name].shape != shape:
             raise ModelError(f"{folder}: {name} has shape {list(state[name].shape)}, config.json says {list(shape)}.")
-    model.load_state_dict(state)
-    return model.eval()

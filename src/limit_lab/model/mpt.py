@@ -12,7 +12,6 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
@@ -164,7 +163,8 @@ class MPT(CausalLM):
         return out
 
     def logits(self, hidden: Tensor) -> Tensor:
-        return F.linear(hidden, self.transformer.wte.weight)
+        out: Tensor = self.head(hidden, lambda states: F.linear(states, self.transformer.wte.weight))
+        return out
 
     def projection(self) -> Tensor:
         return self.transformer.wte.weight
@@ -172,12 +172,15 @@ class MPT(CausalLM):
     def new_cache(self) -> Cache:
         return Cache(self.config.n_layers)
 
+    def blocks(self) -> list[nn.Module]:
+        return list(self.transformer.blocks)
+
     def vocabulary(self) -> list[nn.Parameter]:
         return list(self.transformer.wte.parameters())
 
-    def write(self, folder: Path, dtype: torch.dtype) -> None:
-        state = {name: value.detach().to(dtype).contiguous() for name, value in self.state_dict().items()}
-        with store.writing(folder / "model.safetensors"):
-            save_file(state, folder / "model.safetensors", metadata={"format": "pt"})
+    def weights(self) -> dict[str, Tensor]:
+        return dict(self.named_parameters())
+
+    def write_config(self, folder: Path, dtype: torch.dtype) -> None:
         config = self.config.to_hugging_face() | {"dtype": str(dtype).removeprefix("torch.")}
         store.write_json(folder / "config.json", config)

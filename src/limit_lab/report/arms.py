@@ -7,15 +7,18 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+from limit_lab.config import Export, Finetune
 from limit_lab.fingerprints import fingerprint, unstated
-from limit_lab.recipe import Finetune
 from limit_lab.report.records import NOT_STATED, Cell, Pair, Row, Suite, flat
 
 #: What tells arms of one label apart, most telling first.
-TELLING = ("finetune", "model", "prompt", "gauntlet.name", "answers", "microworld.part", "microworld.pretrain")
+TELLING = ("finetune", "export.dtype", "model", "prompt", "gauntlet.name", "answers", "microworld.part", "microworld.pretrain")
 
 #: The setting that says where a cell's training was exported, and what to call one without.
 EXPORT, AT_THE_END = "finetune.export", "at the end"
+
+#: Settings that make no arm: told as `EXPORT`, or no result depends on them.
+UNTOLD = ("finetune.export_at", "model.licence")
 
 
 class Replicate(NamedTuple):
@@ -183,7 +186,8 @@ def _settings(cell: Cell) -> dict[str, str]:
     points = config.get("finetune", {}).get("export_at", [])
     exported = {EXPORT: points[-1]} if points else {}  # those before it are other cells of the same training
     left_out = flat(unstated(Finetune), "finetune.") if config.get("finetune") else {}
-    found = {key: value for key, value in (left_out | flat(config)).items() if key != "finetune.export_at"}
+    left_out |= {"export.dtype": Export().dtype}
+    found = {key: value for key, value in (left_out | flat(config)).items() if key not in UNTOLD}
     named = {"model.name": str(cell.summary["model"])}  # with the mark of an unverified copy
     return {"numerics": str(cell.summary["identity"].get("numerics"))} | exported | found | named
 

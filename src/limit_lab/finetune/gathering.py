@@ -1,0 +1,81 @@
+"""The export of what ranks trained: the first one writes it, asking the others for their pieces weight by weight."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor, distributed
+
+from limit_lab.finetune import strategies
+from limit_lab.model.causal import CausalLM
+from limit_lab.model.export import TOLERANCE, probe
+from limit_lab.model.export import export as export_whole
+
+#: Logits computed in bfloat16 differ by so much of the largest one from those of the same weights computed in float32.
+BF16_SHARE = 2**-5
+
+
+class Gathered:
+    """Float32 weights of which every rank may hold a piece; read by the first rank while the others `follow`."""
+
+    def __init__(self, held: Mapping[str, Tensor]) -> None:
+        self.held = held
+
+    def shapes(self) -> Mapping[str, tuple[int, ...]]:
+        return {name: strategies.whole_shape(value) for name, value in self.held.items()}
+
+    def read(self, name: str) -> Tensor:
+        _tell(name)
+        return strategies.master(self.held[name])
+
+    def follow(self) -> None:
+        """Give the first rank what it reads, until it `close`s."""
+        while (name := _told()) is not None:
+            strategies.master(self.held[name])
+
+    def close(self) -> None:
+        _tell(None)
+
+
+def export(
+    model: CausalLM, base: Path, folder: Path, *, beside: Mapping[str, str], dtype: torch.dtype, shard_bytes: int
+) -> None:
+    """`model.export.export` of what this process trained, or of what it and its fellow ranks did: every rank calls this.
+
+    Raises: ModelError and DataError on the first rank.
+    """
+    if not (distributed.is_available() and distributed.is_initialized()):
+        export_whole(model, base, folder, beside=beside, dtype=dtype, shard_bytes=shard_bytes)
+        return
+    weights, first = Gathered(model.weights()), strategies.rank() == 0
+    with torch.no_grad():
+        expected = model(probe(model.vocab_size).to(model.device)).float().cpu()
+    if not first:
+        weights.follow()
+        return
+    rounds = next(model.parameters()).dtype == torch.bfloat16 or dtype == torch.bfloat16
+    tolerance = BF16_SHARE * float(expected.abs().max()) if rounds else TOLERANCE
+    export_whole(
+        model,
+        base,
+        folder,
+        beside=beside,
+        dtype=dtype,
+        shard_bytes=shard_bytes,
+        weights=weights,
+        expected=expected,
+        tolerance=tolerance,
+    )
+    weights.close()
+
+
+def _tell(name: str | None) -> None:
+    distributed.broadcast_object_list([name], src=0)
+
+
+def _told() -> str | None:
+    told: list[str | None] = [None]
+    distributed.broadcast_object_list(told, src=0)
+    return told[0]
