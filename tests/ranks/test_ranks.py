@@ -91,12 +91,17 @@ def test_lion_under_zero_3_is_a_single_process(tmp_path: Path) -> None:
     require_equal(made(tmp_path / "zero", *lion, *TWO, "hardware.strategy=zero3"), single)
 
 
-def test_killed_in_a_checkpoint_and_again_it_ends_with_the_numbers_of_one_run(zero: Path, tmp_path: Path) -> None:
+def test_out_of_space_killed_in_a_checkpoint_and_again_it_ends_with_the_numbers_of_one_run(zero: Path, tmp_path: Path) -> None:
     given = arguments(tmp_path, *TWO, "hardware.strategy=zero3")
+    full = call(given, file_limit=1_000_000)
+    assert full.returncode == 1
+    assert full.stderr.count("could not be written, as when a disk is full: free some space") == 1, full.stderr
+    assert not alive(str(tmp_path))
+    (cell,) = (tmp_path / "runs" / "cells").glob("lima_tiny-*")
+    assert not list((cell / "finetune").glob("checkpoint.*"))
     # the first rank, while the second checkpoint is written
     struck = call(given, at=r"checkpoint\.partial/latest$", count=2)
     assert struck.returncode == 1
-    (cell,) = (tmp_path / "runs" / "cells").glob("lima_tiny-*")
     assert "rank 0 of the fine-tuning was ended by SIGKILL" in struck.stderr
     assert (cell / "finetune" / "checkpoint.ckpt" / "complete.json").is_file()
     # the process that waits for the ranks, as soon as they take a step

@@ -104,7 +104,8 @@ def _command(hardware: Hardware, processes: int, file: Path) -> list[str]:
     own += [f"--nnodes={hardware.nodes}", f"--master-addr={host}", f"--master-port={port}"]
     if slurm:
         line = f'exec {shlex.join(own)} --node-rank="$SLURM_NODEID" {shlex.join(entry)}'
-        return ["srun", f"--nodes={hardware.nodes}", "--ntasks-per-node=1", "sh", "-c", line]
+        # beside the step that this process itself may be
+        return ["srun", "--overlap", f"--nodes={hardware.nodes}", "--ntasks-per-node=1", "sh", "-c", line]
     for node in range(1, hardware.nodes):
         line = shlex.join([*own, f"--node-rank={node}", *entry])
         print(f"  start this on node {node}, from the same folder: {line}", flush=True)
