@@ -160,10 +160,10 @@ def test_two_nodes_train_together_and_end_when_one_dies(zero: Path, tmp_path: Pa
     assert "step      1/6" not in said
 
 
-def test_what_two_ranks_began_goes_on_with_three(alone: Path, tmp_path: Path) -> None:
+def test_what_two_ranks_began_goes_on_with_one(alone: Path, tmp_path: Path) -> None:
     zero3 = ["hardware.strategy=zero3", "hardware.sub_group_elements=200_000"]
     assert call(arguments(tmp_path, *TWO, *zero3), at=r"checkpoint\.partial/latest$", count=2).returncode == 1
-    require_equal(made(tmp_path, "hardware.devices=3", "hardware.micro_batch=1doc", *zero3), alone)
+    require_equal(made(tmp_path, "hardware.devices=1", "hardware.micro_batch=3doc", *zero3), alone)
 
 
 def test_a_rank_that_fails_ends_all_with_its_sentence(tmp_path: Path) -> None:
