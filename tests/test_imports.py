@@ -163,6 +163,8 @@ def test_nobody_assigns_to_a_composed_configuration(room: str, path: Path) -> No
     """A study is read, never changed: no target ``….<field of a configuration class>``, no setattr on one."""
     fields = {name.rpartition(".")[2] for name in candidates([])}
     tree = ast.parse(path.read_text(encoding="utf-8"))
+    if room in ("model", "finetune"):
+        fields -= {"data"}  # tensors have one too, and these rooms never see a study's
     found = [ast.unparse(target) for target in assignments(tree) if target.attr in fields]
     calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call)]
     found += [ast.unparse(call) for call in calls if ast.unparse(call.func) in ("setattr", "object.__setattr__")]

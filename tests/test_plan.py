@@ -58,7 +58,7 @@ def test_the_plan_of_a_large_model_names_every_term_and_every_stage(user: Path) 
     text = plan.describe(study_of([PAPER], user)[-1:])
     for part in (
         "GiB        at most ",
-        "weights 1.55, gradients 1.55, master weights 3.10, optimizer states 6.19, gathered weights 2.25, buckets 0.75",
+        "weights 1.55, gradients 1.55, master weights 3.10, optimizer states 6.19, gathered weights X, buckets 0.75",
         "of memory, most in export: processes 16.00, files mapped 12.38, tensor on its way 1.15",
         "disk       185.77 GiB: two checkpoints 173.39, export 12.38",
         "compute    ~1.98e+18 operations at 40% of 312 TFLOP/s a device",
@@ -253,10 +253,7 @@ def test_too_little_disk_names_its_largest_term_and_three_remedies(
             "finetune.lora.rank=2 is merged by a process that holds the whole model, and hardware.strategy=zero1 divides",
         ),
         (["hardware.strategy=zero3", "hardware.devices=2", "finetune.lora.rank=2"], "hardware.strategy=zero3 divides"),
-        (
-            ["hardware.strategy=zero3", "model=pythia_70m"],
-            "zero3 loads an MPT in pieces, and model=pythia_70m is of kind gpt_neox: use hardware.strategy=zero2",
-        ),
+        (["hardware.strategy=zero3", "model=pythia_70m"], None),
         (["hardware.strategy=ddp", "finetune.lora.rank=2"], None),
         (["hardware.strategy=zero3", "hardware.offload=optimizer"], None),
         (["hardware.strategy=zero3", "finetune.lora.rank=2", "mixture=none"], None),

@@ -14,7 +14,7 @@ from limit_lab.couples import couples
 from limit_lab.durations import Batch
 from limit_lab.fingerprints import fingerprint, plain
 from limit_lab.memory import GIB as GIB
-from limit_lab.memory import Memory, host, learnt, moments, peak, stage
+from limit_lab.memory import Memory, host, learnt, moments, peak
 from limit_lab.operations import counted
 from limit_lab.recipe import Schedule, in_steps
 from limit_lab.shapes import shape_of
@@ -153,7 +153,7 @@ def transfers(study: Study) -> dict[str, float]:
 
 def devices(study: Study) -> int:
     """Devices of all nodes."""
-    return study.hardware.devices * study.hardware.nodes
+    return study.hardware.ranks
 
 
 def pretraining(study: Study) -> float | None:
@@ -192,7 +192,7 @@ def _exported_gib(study: Study) -> float:
 
 def _checkpoint_gib(study: Study) -> float:
     """Weights, master weights and moments of what is learnt; with LoRA a checkpoint holds the adapters only."""
-    weights = 6.0 if stage(study.hardware) else 4.0  # bf16 with float32 master weights, or float32
+    weights = 6.0 if study.hardware.zero_stage else 4.0  # bf16 with float32 master weights, or float32
     held = learning(study) if study.finetune.lora.rank else shape_of(study.model).parameters
     return (weights + moments(study.finetune)) * held / GIB
 

@@ -51,14 +51,19 @@ def here(
     study: Study, mixed: Mixed, places: Places, watch: Watch, progress: Callable[[int, int], None], *, say: bool = True
 ) -> dict[str, Any]:
     """The work of this process: all of it, or one rank's part. Raises: as `run` does."""
+    import torch
+
+    from limit_lab.finetune import gathering
     from limit_lab.finetune.loading import load
     from limit_lab.finetune.train import train
     from limit_lab.model.bases import base_folder
 
-    base = base_folder(study)
+    base, dtype = base_folder(study), torch.bfloat16 if study.export.dtype == "bf16" else torch.float32
 
     def hand_over(model: CausalLM) -> None:
-        _export(study, model, base, places)
+        """Write what was trained; of several ranks the first one does, with the pieces of all."""
+        size = int(study.export.shard_gib * 2**30)
+        gathering.export(model, base, places.export, beside=places.beside, dtype=dtype, shard_bytes=size)
 
     return train(
         load(base, study.hardware, study.finetune),
@@ -72,18 +77,6 @@ def here(
         keep=places.keep,
         watch=watch,
         hand_over=hand_over,
-    )
-
-
-def _export(study: Study, model: CausalLM, base: Path, places: Places) -> None:
-    """Write what was trained; of several ranks the first one does, with the pieces of all."""
-    import torch
-
-    from limit_lab.finetune import gathering
-
-    dtype = torch.bfloat16 if study.export.dtype == "bf16" else torch.float32
-    gathering.export(
-        model, base, places.export, beside=places.beside, dtype=dtype, shard_bytes=int(study.export.shard_gib * 2**30)
     )
 
 

@@ -10,6 +10,9 @@ from omegaconf import MISSING
 from limit_lab.durations import documents
 from limit_lab.errors import ConfigError, one_of
 
+#: Buckets of weights that ZeRO-3 keeps gathered around the one that computes (stage3_max_live_parameters, _max_reuse_distance).
+LIVE_BUCKETS = 2
+
 
 @dataclass(kw_only=True)
 class Hardware:
@@ -65,3 +68,13 @@ class Hardware:
                 f"hardware.strategy=single uses one device, but hardware.devices={self.devices} and "
                 f"hardware.nodes={self.nodes}: use hardware.strategy=zero3."
             )
+
+    @property
+    def zero_stage(self) -> int:
+        """What ZeRO divides over the devices: nothing 0, optimizer states 1, gradients too 2, weights too 3."""
+        return int(self.strategy.removeprefix("zero")) if self.strategy.startswith("zero") else 0
+
+    @property
+    def ranks(self) -> int:
+        """Processes of a fine-tuning, one a device."""
+        return self.devices * self.nodes

@@ -44,7 +44,7 @@ class Way:
 
 def ways(shape: Shape, recipe: Finetune, hardware: Hardware) -> Iterator[Way]:
     """All ways to run on ``hardware``, one document a pass, the fastest first. Adapters are merged whole, so not under ZeRO."""
-    strategies = TOGETHER if hardware.devices * hardware.nodes > 1 else ALONE
+    strategies = TOGETHER if hardware.ranks > 1 else ALONE
     if recipe.lora.rank:
         strategies = strategies[:1]
     plain = replace(hardware, micro_batch="1doc", offload="none")

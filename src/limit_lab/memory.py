@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from limit_lab.config import Hardware
 from limit_lab.durations import documents
+from limit_lab.hardware import LIVE_BUCKETS
 from limit_lab.recipe import Finetune
 from limit_lab.shapes import Shape
 
@@ -20,8 +21,6 @@ GIB = 2**30
 CONTEXT_GIB, SLACK = 1.0, 0.05
 #: Assumed: a process with its libraries loaded, on a CPU and with CUDA.
 PROCESS_GIB = {"cpu": 1.0, "gpu": 2.0}
-#: Elements that stay gathered around the one that computes: DeepSpeed's stage3_max_live_parameters and _max_reuse_distance.
-LIVE_ELEMENTS = 1e9
 #: Channels that the variable-length kernel adds to every head of query, key, value and output (`model.attention.Varlen`).
 VARLEN_CHANNELS = 8
 
@@ -87,7 +86,7 @@ def device(shape: Shape, recipe: Finetune, hardware: Hardware) -> tuple[Memory, 
     end = {name: value for name, value in turn.items() if name in ("gathered weights", "buckets")}
     end["vocabulary's gradients"] = 3 * _vocabulary_gradient(shape, recipe, hardware)
     in_step = {**lasting, **step}
-    if stage(hardware) in (1, 2):  # float32 gradients take the place of the others
+    if hardware.zero_stage in (1, 2):  # float32 gradients take the place of the others
         in_step["gradients"] = 0.0
     return (
         _memory("the backward pass", {**lasting, **turn}, hardware),
@@ -101,11 +100,6 @@ def peak(shape: Shape, recipe: Finetune, hardware: Hardware) -> Memory:
     return max(device(shape, recipe, hardware), key=lambda held: held.total)
 
 
-def stage(hardware: Hardware) -> int:
-    """What ZeRO divides over the devices: nothing 0, optimizer states 1, gradients too 2, weights too 3."""
-    return int(hardware.strategy.removeprefix("zero")) if hardware.strategy.startswith("zero") else 0
-
-
 def _memory(moment: str, found: Mapping[str, float], hardware: Hardware) -> Memory:
     terms = {name: value / GIB for name, value in found.items() if value}
     if hardware.accelerator == "gpu":
@@ -114,20 +108,16 @@ def _memory(moment: str, found: Mapping[str, float], hardware: Hardware) -> Memo
     return Memory(moment=moment, terms=terms)
 
 
-def _devices(hardware: Hardware) -> int:
-    return hardware.devices * hardware.nodes
-
-
 def _weight_bytes(recipe: Finetune, hardware: Hardware) -> int:
     """float32 on one device and under DDP, where autocast computes; ZeRO trains in bf16, and adapters leave bf16 untouched."""
-    low = recipe.precision == "bf16" and (stage(hardware) > 0 or recipe.lora.rank > 0)
+    low = recipe.precision == "bf16" and (hardware.zero_stage > 0 or recipe.lora.rank > 0)
     return 2 if low else 4
 
 
 def _lasting(shape: Shape, recipe: Finetune, hardware: Hardware) -> dict[str, float]:
     """Bytes from the first step to the last (Rajbhandari et al. 2020, section 3.1)."""
-    zero, own = stage(hardware), learnt(shape, recipe)
-    of = _devices(hardware)
+    zero, own = hardware.zero_stage, learnt(shape, recipe)
+    of = hardware.ranks
     size = _weight_bytes(recipe, hardware)
     trained = size if zero else 4  # adapters outside ZeRO stay in float32
     offloaded = hardware.offload == "optimizer"
@@ -144,12 +134,12 @@ def _lasting(shape: Shape, recipe: Finetune, hardware: Hardware) -> dict[str, fl
 
 def _turn(shape: Shape, recipe: Finetune, hardware: Hardware) -> dict[str, float]:
     """Bytes that come and go, at the turn from the forward to the backward pass."""
-    zero, size = stage(hardware), _weight_bytes(recipe, hardware)
+    zero, size = hardware.zero_stage, _weight_bytes(recipe, hardware)
     found: dict[str, float] = {}
     if recipe.precision == "bf16" and size == 4:
         found["bf16 copies"] = 2 * shape.parameters
-    if zero == 3 and _devices(hardware) > 1:  # one device uses its partition itself
-        found["gathered weights"] = size * min(shape.parameters, LIVE_ELEMENTS + largest(shape))
+    if zero == 3 and hardware.ranks > 1:  # one device uses its partition itself
+        found["gathered weights"] = size * min(shape.parameters, LIVE_BUCKETS * hardware.bucket_elements + largest(shape))
     found["buckets"] = _buckets(shape, recipe, hardware)
     found["activations"] = activations(shape, recipe, hardware)
     found["logits"] = logits(shape, recipe, hardware)
@@ -171,21 +161,21 @@ def _buckets(shape: Shape, recipe: Finetune, hardware: Hardware) -> float:
     """
     if hardware.strategy == "ddp":
         return 4 * learnt(shape, recipe)
-    zero, bucket = stage(hardware), _weight_bytes(recipe, hardware) * hardware.bucket_elements
+    zero, bucket = hardware.zero_stage, _weight_bytes(recipe, hardware) * hardware.bucket_elements
     if zero == 3:
-        return bucket * (2 if _devices(hardware) > 1 else 1)
+        return bucket * (2 if hardware.ranks > 1 else 1)
     return 2 * bucket if zero else 0
 
 
 def _step(shape: Shape, recipe: Finetune, hardware: Hardware) -> dict[str, float]:
     """Bytes that come and go in the optimizer's step, beside the states."""
-    zero, own = stage(hardware), learnt(shape, recipe)
+    zero, own = hardware.zero_stage, learnt(shape, recipe)
     found: dict[str, float] = {}
     if zero == 3:
         found["buckets"] = _weight_bytes(recipe, hardware) * hardware.bucket_elements
     if hardware.offload == "optimizer":  # the step is taken in host memory
         return found
-    at_once = min(own / _devices(hardware), hardware.sub_group_elements if zero == 3 else own) if zero else own
+    at_once = min(own / hardware.ranks, hardware.sub_group_elements if zero == 3 else own) if zero else own
     if zero:
         found["gradients in float32"] = 4 * at_once
     if hardware.accelerator == "cpu" or recipe.optimizer != "adamw":  # torch's fused AdamW on a GPU needs nothing beside it
@@ -264,16 +254,14 @@ def host(shape: Shape, recipe: Finetune, hardware: Hardware) -> tuple[Memory, ..
 
     An export is written tensor by tensor and checked from its files, whose pages count though the system may take them back.
     """
-    zero, every, own = stage(hardware), shape.parameters, learnt(shape, recipe)
+    zero, every, own = hardware.zero_stage, shape.parameters, learnt(shape, recipe)
     processes = hardware.devices
     running = {"processes": PROCESS_GIB[hardware.accelerator] * processes * GIB}
     if zero == 3:  # rank zero reads, every rank keeps its part
         loading = {"weights read": 2 * every + 4 * largest(shape)}
         export = {"files mapped": 2 * every, "tensor on its way": 6 * largest(shape)}
     else:
-        # an MPT goes from its files straight to a GPU; transformers' models are loaded and tried on the host first
-        whole = 0.0 if hardware.accelerator == "gpu" and shape.kind == "mpt" else 4 * every * processes
-        kept = 4 * every * processes if hardware.accelerator == "cpu" else 0.0
+        whole = kept = 4 * every * processes if hardware.accelerator == "cpu" else 0.0
         loading = {"model": whole, "files mapped": 2 * every}
         export = {"model": kept, "files mapped": 4 * every, "tensor on its way": 6 * largest(shape)}
     training: dict[str, float] = {}

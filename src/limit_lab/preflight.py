@@ -154,7 +154,7 @@ def _lora(cells: Sequence[Study]) -> Iterator[str]:
 
 
 def _zero(cells: Sequence[Study]) -> Iterator[str]:
-    """Adapters, which no stage of ZeRO hands over, and under stage 3 models that it cannot load in pieces."""
+    """Adapters, which no stage of ZeRO hands over."""
     for cell in estimate.distinct(cells):
         strategy, rank = cell.hardware.strategy, cell.finetune.lora.rank
         if not strategy.startswith("zero") or not cell.mixture.samples:
@@ -164,13 +164,6 @@ def _zero(cells: Sequence[Study]) -> Iterator[str]:
                 f"finetune.lora.rank={rank} is merged by a process that holds the whole model, and hardware.strategy="
                 f"{strategy} divides what is trained: use hardware.strategy=ddp, or single on one device."
             )
-        if strategy == "zero3" and not list(_refusal(partial(shape_of, cell.model))):
-            kind = shape_of(cell.model).kind
-            if kind != "mpt":
-                yield (
-                    f"hardware.strategy=zero3 loads an MPT in pieces, and model={cell.model.name} is of kind {kind}: use "
-                    "hardware.strategy=zero2, or ddp with finetune.lora.rank=16."
-                )
 
 
 def _asked_alike(study: Study) -> Iterator[str]:

@@ -105,7 +105,7 @@ def _for_a_device(shape: Shape, recipe: Finetune, hardware: Hardware) -> list[Ch
     lean: Change = {"hardware.recompute": True, "hardware.micro_batch": "1doc"}
     asked: list[Change] = [{"hardware.recompute": True}, {"hardware.micro_batch": "1doc"}, lean]
     if not recipe.lora.rank:
-        pieces: Change = {"hardware.strategy": _in_pieces(shape)}
+        pieces: Change = {"hardware.strategy": "zero3"}
         more: Change = {**pieces, "hardware.devices": max(8, 2 * hardware.devices)}
         asked += [pieces, {**pieces, **lean}, {**more, **lean}, {**pieces, "hardware.offload": "optimizer", **lean}]
     asked.append({"finetune.max_seq_tokens": recipe.max_seq_tokens // 2, **lean})
@@ -114,14 +114,9 @@ def _for_a_device(shape: Shape, recipe: Finetune, hardware: Hardware) -> list[Ch
     return _that_change(asked, recipe, hardware)
 
 
-def _in_pieces(shape: Shape) -> str:
-    """The strategy that divides most; only an MPT can be loaded in pieces."""
-    return "zero3" if shape.kind == "mpt" else "zero2"
-
-
 def _adapters(hardware: Hardware) -> Change:
     """Adapters, which one process merges: not under ZeRO."""
-    whole = "single" if hardware.devices * hardware.nodes == 1 else "ddp"
+    whole = "single" if hardware.ranks == 1 else "ddp"
     return {"finetune.lora.rank": RANK, "hardware.strategy": whole, "hardware.offload": "none"}
 
 
@@ -132,7 +127,7 @@ def _for_a_host(shape: Shape, recipe: Finetune, hardware: Hardware) -> list[Chan
         {"hardware.micro_batch": "1doc", "hardware.recompute": True},
     ]
     if not recipe.lora.rank:
-        asked += [{"hardware.strategy": _in_pieces(shape)}, _adapters(hardware)]
+        asked += [{"hardware.strategy": "zero3"}, _adapters(hardware)]
     if hardware.strategy.startswith("zero"):
         asked.append({"hardware.nodes": 2 * hardware.nodes})
     return _that_change(asked, recipe, hardware)

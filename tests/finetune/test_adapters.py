@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -10,12 +11,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from limit_lab.errors import ConfigError
+from limit_lab.errors import ConfigError, ModelError
 from limit_lab.finetune import adapters, checkpoint
+from limit_lab.finetune.gathering import export
 from limit_lab.finetune.train import train
 from limit_lab.microworld.checkpoint import SHIPPED
 from limit_lab.model.causal import CausalLM
-from limit_lab.model.export import export
+from limit_lab.model.export import export as export_whole
+from limit_lab.model.export import logits
 from limit_lab.model.hugging_face import HuggingFaceLM
 from limit_lab.model.loading import load_model
 from limit_lab.recipe import Lora
@@ -66,25 +69,37 @@ def test_what_adapters_add_is_scaled_by_alpha_over_rank() -> None:
     plain_model, made = model().eval(), adapted(model().eval())
     names = [name for name, _ in plain_model.named_parameters() if name.endswith("Wqkv.weight")]
     parts = {name: value.clone() for name, value in made.named_parameters() if "lora_" in name}
-    adapters.merge(made)
+    merged = adapters.Merged(made)
     for name in names:
         layer = name.removesuffix(".weight")
         down, up = (parts[f"{layer}.lora_{side}.default.weight"] for side in "AB")
         expected = plain_model.get_parameter(name) + LORA.alpha / LORA.rank * up @ down
-        torch.testing.assert_close(made.get_parameter(name), expected)
+        torch.testing.assert_close(merged.read(name), expected)
 
 
 @pytest.mark.parametrize("name", sorted(MODELS))
 def test_a_merged_export_is_the_adapted_model(name: str, tmp_path: Path) -> None:
-    whole, names = MODELS[name](), MODELS[name]().state_dict().keys()
-    made = adapted(whole).eval()
-    before = made(IDS)
-    assert not torch.allclose(before, MODELS[name]().eval()(IDS), atol=1e-2)
-    adapters.merge(made)
-    assert made.state_dict().keys() == names
-    torch.testing.assert_close(made(IDS), before, atol=1e-4, rtol=1e-4)
-    export(made, SHIPPED, tmp_path / "model", beside={})
-    assert torch.allclose(load_model(tmp_path / "model")(IDS), made(IDS), atol=1e-5)
+    made = adapted(MODELS[name]()).eval()
+    with torch.no_grad():
+        before = made(IDS)
+        assert not torch.allclose(before, MODELS[name]().eval()(IDS), atol=1e-2)
+        for dtype in (torch.float32, torch.bfloat16):
+            export(copy.deepcopy(made), SHIPPED, tmp_path / "model", beside={}, dtype=dtype, shard_bytes=2**40)
+            near = {torch.float32: 1e-4, torch.bfloat16: 0.05 * float(before.abs().max())}[dtype]
+            torch.testing.assert_close(load_model(tmp_path / "model")(IDS), before, atol=near, rtol=1e-4)
+
+
+def test_an_export_is_made_of_merged_weights_and_of_no_others(tmp_path: Path) -> None:
+    made = adapted(model()).eval()
+    other = adapters.Merged(model())
+    with pytest.raises(ModelError, match="logits differ"):
+        export_whole(
+            model(), SHIPPED, tmp_path / "model", beside={}, weights=other, expected=logits_of_merged(made), dtype=torch.float32
+        )
+
+
+def logits_of_merged(made: CausalLM) -> Tensor:
+    return logits(made, torch.float32, adapters.Merged(made).whole)
 
 
 def test_adapters_are_a_function_of_the_seed() -> None:
@@ -108,10 +123,10 @@ def test_training_moves_the_targets_and_nothing_else(tmp_path: Path) -> None:
     made = model()
     before = plain(made)
     train(made, some_documents(), recipe(lora=LORA, duration="4ep"), CPU, tmp_path, seed=1, say=False)
-    moved = {name for name, value in made.state_dict().items() if not torch.equal(value, before[name])}
+    merged = adapters.Merged(made)
+    moved = {name for name in merged.shapes() if not torch.equal(merged.read(name), before[name])}
     assert moved == {name for name in before if name.split(".")[-2] in ("Wqkv", "out_proj", "up_proj", "down_proj")}
     assert losses(tmp_path)[-1] < losses(tmp_path)[0]
-    assert all(parameter.requires_grad for parameter in made.parameters())
 
 
 def test_an_interrupted_run_continues_from_a_checkpoint_of_adapters(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -147,9 +162,7 @@ def test_frozen_weights_are_kept_in_half_precision_and_adapters_are_not() -> Non
     for name, parameter in made.named_parameters():
         if "lora_" in name:
             torch.nn.init.normal_(parameter, std=1e-4)
-    adapters.merge(made)
-    assert {parameter.dtype for parameter in made.parameters()} == {torch.float32}
-    rounded = dict(before.named_parameters())
-    moved = {name: float((value - rounded[name].float()).detach().abs().max()) for name, value in made.named_parameters()}
+    merged, rounded = adapters.Merged(made), dict(before.named_parameters())
+    moved = {name: float((merged.read(name) - value.float()).detach().abs().max()) for name, value in rounded.items()}
     assert moved["transformer.wte.weight"] == 0
     assert 0 < moved["transformer.blocks.0.attn.Wqkv.weight"] < 1e-4  # smaller than bfloat16 could hold beside the weights

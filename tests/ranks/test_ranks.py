@@ -20,6 +20,7 @@ from safetensors.torch import load_file
 
 import limit_lab
 from tests.commands import call, groups, numbers
+from tests.model.networks import llama, saved
 from tests.processes import alive
 
 ONE = ["+experiment=tiny", "mixture=lima_tiny", "study.mixtures=[]", "study.baseline=null", "finetune.precision=fp32"]
@@ -83,6 +84,13 @@ def test_zero_3_on_one_device_with_its_states_in_host_memory_is_a_single_process
 
 def test_ddp_on_two_ranks_is_a_single_process(alone: Path, tmp_path: Path) -> None:
     require_equal(made(tmp_path, *TWO, "hardware.strategy=ddp"), alone)
+
+
+def test_a_model_of_transformers_under_zero_3_is_a_single_process(tmp_path: Path) -> None:
+    saved(llama(2048, tied=True), tmp_path / "base")
+    other = ["model=hf", f"model.path={tmp_path / 'base'}", "finetune.duration=3step"]
+    single = made(tmp_path / "alone", *other, "hardware.micro_batch=4doc")
+    require_equal(made(tmp_path / "zero", *other, *TWO, "hardware.strategy=zero3"), single)
 
 
 def test_lion_under_zero_3_is_a_single_process(tmp_path: Path) -> None:

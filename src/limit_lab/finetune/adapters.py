@@ -1,9 +1,12 @@
-"""Low-rank adapters (LoRA, Hu et al. 2021) through peft: put beside the linear layers, merged into them after training."""
+"""Low-rank adapters (LoRA, Hu et al. 2021) through peft: put beside the linear layers, added to them in an export."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from typing import Any
+
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from limit_lab.errors import ConfigError, ModelError, did_you_mean
 from limit_lab.model.causal import CausalLM
@@ -59,14 +62,43 @@ def linear(model: CausalLM) -> dict[str, nn.Module]:
     }
 
 
-@torch.no_grad()
-def merge(model: CausalLM) -> None:
-    """Add every adapter to the weights beside it and take it out: ``model`` has its own modules again, in float32."""
+class Merged:
+    """The weights of a model whose adapters are taken out, each with what its adapter adds: float32, one at a time.
+
+    Raises: ModelError when files hold an adapted weight otherwise than memory does.
+    """
+
+    def __init__(self, model: CausalLM) -> None:
+        self.adapters = dict(_take_out(model))
+        self.held = model.weights()
+        if missing := len(self.adapters.keys() - set(map(id, self.held.values()))):
+            raise ModelError(
+                f"files hold {missing} of the adapted weights otherwise than memory does: choose other finetune.lora.targets."
+            )
+
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        return {name: tuple(value.shape) for name, value in self.held.items()}
+
+    def read(self, name: str) -> Tensor:
+        return self.whole(self.held[name])
+
+    @torch.no_grad()
+    def whole(self, weight: Tensor) -> Tensor:
+        """A weight of the model with what its adapter, if it has one, adds: float32."""
+        adapter = self.adapters.get(id(weight))
+        return weight.float() if adapter is None else weight.float() + adapter.get_delta_weight("default").float()
+
+
+def adapted(model: nn.Module) -> bool:
+    """Whether adapters stand beside its layers."""
+    return any("lora_A" in name for name, _ in model.named_modules())
+
+
+def _take_out(model: nn.Module) -> Iterator[tuple[int, Any]]:
+    """Put every adapted layer back in its place; yields the adapters by the identity of the weights that they add to."""
     from peft.tuners.tuners_utils import BaseTunerLayer
 
-    model.float()
-    layers = [(name, module) for name, module in model.named_modules() if isinstance(module, BaseTunerLayer)]
-    for name, layer in layers:
-        layer.merge()
-        model.set_submodule(name, layer.get_base_layer())
-    model.requires_grad_(True)
+    for name, layer in [(name, module) for name, module in model.named_modules() if isinstance(module, BaseTunerLayer)]:
+        own = layer.get_base_layer()
+        model.set_submodule(name, own)
+        yield id(own.weight), layer

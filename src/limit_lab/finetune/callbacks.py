@@ -14,7 +14,7 @@ from torch import Tensor
 
 from limit_lab.config import NUMERICS
 from limit_lab.errors import DataError
-from limit_lab.finetune import strategies
+from limit_lab.finetune import pieces
 from limit_lab.finetune.batches import MicroBatch
 from limit_lab.finetune.checkpoint import save
 from limit_lab.fingerprints import fingerprint
@@ -42,7 +42,7 @@ class GatherHead(Callback):
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         model = pl_module.model
         assert isinstance(model, CausalLM)
-        strategies.gather_head(model)
+        pieces.gather_head(model)
 
 
 class Agree(Callback):

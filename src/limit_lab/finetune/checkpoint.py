@@ -17,7 +17,7 @@ from limit_lab.config import Hardware
 from limit_lab.errors import DataError
 from limit_lab.finetune import universal
 from limit_lab.finetune.module import Finetuning
-from limit_lab.finetune.strategies import stage, stage_of
+from limit_lab.finetune.strategies import stage_of
 
 #: The file that makes a checkpoint in pieces valid, and what it says of the ranks when any number of them can read it.
 COMPLETE, ANY = "complete.json", 0
@@ -108,7 +108,7 @@ def settle(folder: Path, hardware: Hardware) -> Path:
     if checkpoint.is_dir():
         state = _state(checkpoint)
         written = (int(state["stage"]), int(state["ranks"]))
-    reads = (stage(hardware), hardware.devices * hardware.nodes if stage(hardware) else 1)
+    reads = (hardware.zero_stage, hardware.ranks if hardware.zero_stage else 1)
     if written[0] == reads[0] == 3 and written != reads and state.get("optimizer") in universal.OPTIMIZERS:
         if written[1] != ANY:
             _convert(checkpoint, state)
@@ -118,7 +118,7 @@ def settle(folder: Path, hardware: Hardware) -> Path:
         what = f"ZeRO stage {written[0]} on {count} devices" if written[0] else "one device or DDP"
         raise DataError(
             f"{checkpoint} holds {completed_steps(checkpoint)} steps written by {what}, and hardware.strategy="
-            f"{hardware.strategy} on {hardware.devices * hardware.nodes} cannot read it: continue with the hardware that wrote "
+            f"{hardware.strategy} on {hardware.ranks} cannot read it: continue with the hardware that wrote "
             "it, or delete it to begin this fine-tuning anew."
         )
     return checkpoint

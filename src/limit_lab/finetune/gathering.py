@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 
 import torch
 from torch import Tensor, distributed
 
-from limit_lab.finetune import strategies
+from limit_lab.finetune import adapters, pieces
+from limit_lab.finetune.strategies import rank
 from limit_lab.model.causal import CausalLM
-from limit_lab.model.export import TOLERANCE, probe
+from limit_lab.model.export import TOLERANCE, logits, probe
 from limit_lab.model.export import export as export_whole
 
 #: Logits computed in bfloat16 differ by so much of the largest one from those of the same weights computed in float32.
@@ -24,16 +26,16 @@ class Gathered:
         self.held = held
 
     def shapes(self) -> Mapping[str, tuple[int, ...]]:
-        return {name: strategies.whole_shape(value) for name, value in self.held.items()}
+        return {name: pieces.whole_shape(value) for name, value in self.held.items()}
 
     def read(self, name: str) -> Tensor:
         _tell(name)
-        return strategies.master(self.held[name])
+        return pieces.master(self.held[name])
 
     def follow(self) -> None:
         """Give the first rank what it reads, until it `close`s."""
         while (name := _told()) is not None:
-            strategies.master(self.held[name])
+            pieces.master(self.held[name])
 
     def close(self) -> None:
         _tell(None)
@@ -46,10 +48,19 @@ def export(
 
     Raises: ModelError and DataError on the first rank.
     """
-    if not (distributed.is_available() and distributed.is_initialized()):
-        export_whole(model, base, folder, beside=beside, dtype=dtype, shard_bytes=shard_bytes)
+    write = partial(export_whole, model, base, folder, beside=beside, dtype=dtype, shard_bytes=shard_bytes)
+    first = rank() == 0
+    if adapters.adapted(model):
+        merged = adapters.Merged(model)
+        if first:
+            write(weights=merged, expected=logits(model, dtype, merged.whole))
         return
-    weights, first = Gathered(model.weights()), strategies.rank() == 0
+    held = model.weights()
+    if not any(map(pieces.is_divided, held.values())):
+        if first:
+            write()
+        return
+    weights = Gathered(held)
     with torch.no_grad():
         expected = model(probe(model.vocab_size).to(model.device)).float().cpu()
     if not first:
@@ -57,17 +68,7 @@ def export(
         return
     rounds = next(model.parameters()).dtype == torch.bfloat16 or dtype == torch.bfloat16
     tolerance = BF16_SHARE * float(expected.abs().max()) if rounds else TOLERANCE
-    export_whole(
-        model,
-        base,
-        folder,
-        beside=beside,
-        dtype=dtype,
-        shard_bytes=shard_bytes,
-        weights=weights,
-        expected=expected,
-        tolerance=tolerance,
-    )
+    write(weights=weights, expected=expected, tolerance=tolerance)
     weights.close()
 
 

@@ -19,7 +19,7 @@ from torch import Tensor
 from limit_lab import interruption, operations
 from limit_lab.config import Finetune, Hardware
 from limit_lab.errors import LimitLabError
-from limit_lab.finetune import checkpoint, rows, strategies
+from limit_lab.finetune import checkpoint, pieces, rows, strategies
 from limit_lab.finetune.batches import Batches, MicroBatch
 from limit_lab.finetune.meter import Amount, Clock, left, peak_gib
 from limit_lab.shapes import Shape
@@ -141,7 +141,7 @@ class Journal(Callback):
             self.interval = Amount()
         leaving = stop_now(trainer, self.folder)
         if step % self.recipe.checkpoint_every_steps == 0 or step == steps or leaving:
-            self._require_finite("norm of the weights", strategies.weights_norm(trainer, module), step)
+            self._require_finite("norm of the weights", pieces.weights_norm(trainer, module), step)
             if step < steps or leaving:
                 checkpoint.save(trainer, self.folder)
         if leaving:

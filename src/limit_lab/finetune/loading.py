@@ -9,49 +9,53 @@ import torch
 
 from limit_lab.config import Finetune, Hardware
 from limit_lab.errors import ModelError
-from limit_lab.finetune import strategies
-from limit_lab.model.attention import alibi_slopes
+from limit_lab.finetune import pieces, strategies
 from limit_lab.model.causal import CausalLM
-from limit_lab.model.loading import is_mpt, load_model, map_model, mpt_weights
-from limit_lab.model.mpt import MPT
+from limit_lab.model.loading import accept, check_config, load_model, map_model
+from limit_lab.model.placement import move
 
 
 def load(base: Path, hardware: Hardware, recipe: Finetune) -> CausalLM:
     """The model of the folder ``base``, ready to be trained.
 
-    An MPT goes from its files straight to a GPU, in float32, or in the compute dtype under ZeRO and where only adapters learn.
-    Under ZeRO-3 every rank keeps its piece of each weight as soon as it is read, so that no process ever holds the whole model.
-    Raises: ModelError as `load_model` does, and for a model that ZeRO-3 cannot load in pieces.
+    Its weights go from the files straight to a GPU, in float32, or in the compute dtype under ZeRO and where only adapters
+    learn. Under ZeRO-3 every rank keeps its piece of each weight as soon as it is read, so that no process ever holds the
+    whole model. Raises: ModelError as `load_model` does, and for a model whose pieces could not be exported.
     """
-    if strategies.stage(hardware) == 3:
-        return _in_pieces(base, hardware, recipe)
-    if hardware.accelerator == "cpu":
+    if hardware.zero_stage < 3 and hardware.accelerator == "cpu":
         return load_model(base)
-    device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
-    if not is_mpt(base):  # transformers' models are tried on the host first
-        return load_model(base).to(device)
-    halved = recipe.precision == "bf16" and (strategies.stage(hardware) or recipe.lora.rank)
-    return map_model(base).requires_grad_(True).to(device=device, dtype=torch.bfloat16 if halved else torch.float32)
+    check_config(base)
+    model = map_model(base).requires_grad_(True)
+    if hardware.zero_stage:
+        _require_own(model, base)
+    divided = hardware.zero_stage or recipe.lora.rank
+    dtype = torch.bfloat16 if recipe.precision == "bf16" and divided else torch.float32
+    if hardware.zero_stage == 3:
+        _cut(model, hardware, recipe, dtype)
+    else:
+        device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+        for part in model.modules():
+            move(part, device, dtype)
+    with pieces.in_float32(model):
+        accept(model, base)
+    return model
 
 
-def _in_pieces(base: Path, hardware: Hardware, recipe: Finetune) -> MPT:
-    if not is_mpt(base):
-        raise ModelError(
-            f"hardware.strategy=zero3 loads an MPT in pieces, and {base} holds another model: use hardware.strategy=zero2, or "
-            "ddp with finetune.lora.rank=16."
-        )
+def _cut(model: CausalLM, hardware: Hardware, recipe: Finetune, dtype: torch.dtype) -> None:
     strategies.quiet_deepspeed()
     import deepspeed
 
     deepspeed.init_distributed("nccl" if hardware.accelerator == "gpu" else "gloo", timeout=strategies.PATIENCE, verbose=False)
-    config, weights = mpt_weights(base)
-    # by its configuration, for Init ignores its argument dtype where there is no float16 (DeepSpeed 0.19.8, on CPUs)
     settings = strategies.zero_config(hardware) | {"bf16": {"enabled": recipe.precision == "bf16"}}
-    with deepspeed.zero.Init(config_dict_or_path=settings):
-        model = MPT(config)
-    model.slopes = alibi_slopes(config.n_heads).to(model.device)
-    for name, parameter in model.named_parameters():
-        with deepspeed.zero.GatheredParameters([parameter], modifier_rank=0), torch.no_grad():
-            if strategies.rank() == 0:
-                parameter.copy_(weights[name])
-    return model.eval()
+    pieces.cut(model, settings, dtype)
+
+
+def _require_own(model: CausalLM, base: Path) -> None:
+    """Raises: ModelError when files hold other tensors than memory does, for an export of pieces reads these one by one."""
+    held = {id(value) for value in (*model.parameters(), *model.buffers())}
+    for name, value in model.weights().items():
+        if id(value) not in held:
+            raise ModelError(
+                f"{base} keeps {name!r} in its files otherwise than in memory, and ZeRO hands over what lies in memory: use "
+                "hardware.strategy=ddp."
+            )

@@ -8,11 +8,8 @@ master. Buffers (ALiBi slopes, rotary frequencies) and the weights of the loss s
 from __future__ import annotations
 
 import logging
-import math
 import os
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -22,11 +19,11 @@ import torch
 from lightning.pytorch.accelerators import CUDAAccelerator
 from lightning.pytorch.plugins import DeepSpeedPrecision
 from lightning.pytorch.strategies import DDPStrategy, DeepSpeedStrategy, SingleDeviceStrategy, Strategy
-from torch import Tensor, nn
+from torch import Tensor
 
 from limit_lab.config import Finetune, Hardware
 from limit_lab.durations import documents
-from limit_lab.model.causal import CausalLM
+from limit_lab.hardware import LIVE_BUCKETS
 
 #: Ranks that wait longer for one another are stuck: another one died without a word.
 PATIENCE = timedelta(minutes=30)
@@ -42,10 +39,6 @@ def strategy_of(hardware: Hardware, recipe: Finetune, *, any_ranks: bool) -> Str
     if hardware.strategy == "ddp":
         return DDPStrategy(timeout=PATIENCE)
     return Zero(hardware, recipe, any_ranks=any_ranks)
-
-
-def world_size(hardware: Hardware) -> int:
-    return hardware.devices * hardware.nodes
 
 
 def alone(strategy: Strategy) -> bool:
@@ -70,7 +63,7 @@ class Zero(DeepSpeedStrategy):
 
     def __init__(self, hardware: Hardware, recipe: Finetune, *, any_ranks: bool) -> None:
         quiet_deepspeed()
-        self.hardware_stage = stage(hardware)
+        self.hardware_stage = hardware.zero_stage
         super().__init__(
             config=zero_config(hardware) | ({"checkpoint": {"load_universal": True}} if any_ranks else {}),
             precision_plugin=Untouched("bf16-true" if recipe.precision == "bf16" else "32-true"),
@@ -126,12 +119,7 @@ class Zero(DeepSpeedStrategy):
 def parts(hardware: Hardware, accumulation: int) -> int:
     """By what the loss of a micro-batch is divided on its way: Lightning takes a mean over the accumulated ones and the ranks
     over one another, and DeepSpeed divides by the accumulated ones once more."""
-    return accumulation * world_size(hardware) * (accumulation if stage(hardware) else 1)
-
-
-def stage(hardware: Hardware) -> int:
-    """ZeRO's stage, 0 without it."""
-    return int(hardware.strategy.removeprefix("zero")) if hardware.strategy.startswith("zero") else 0
+    return accumulation * hardware.ranks * (accumulation if hardware.zero_stage else 1)
 
 
 def stage_of(strategy: Strategy) -> int:
@@ -143,7 +131,7 @@ def zero_config(hardware: Hardware) -> dict[str, Any]:
     """DeepSpeed's configuration; precision and clipping are Lightning's to add."""
     bucket = hardware.bucket_elements
     zero: dict[str, Any] = {
-        "stage": stage(hardware),
+        "stage": hardware.zero_stage,
         "contiguous_gradients": True,
         "overlap_comm": hardware.accelerator == "gpu",  # needs streams
         "reduce_scatter": True,
@@ -154,8 +142,8 @@ def zero_config(hardware: Hardware) -> dict[str, Any]:
     if zero["stage"] == 3:
         zero |= {
             "stage3_prefetch_bucket_size": bucket,
-            "stage3_max_live_parameters": 2 * bucket,
-            "stage3_max_reuse_distance": 2 * bucket,
+            "stage3_max_live_parameters": LIVE_BUCKETS * bucket,
+            "stage3_max_reuse_distance": LIVE_BUCKETS * bucket,
             "stage3_param_persistence_threshold": 100_000,  # norms stay whole
         }
     if hardware.offload == "optimizer":
@@ -182,72 +170,12 @@ def quiet_deepspeed() -> None:
     deepspeed.utils.logging.logger.setLevel(logging.ERROR)
 
 
-@contextmanager
-def whole(parameter: Tensor) -> Iterator[Tensor]:
-    """The values of one parameter wherever its pieces lie; every rank must ask for it."""
-    if not _in_pieces(parameter):
-        yield parameter.detach()
-        return
-    import deepspeed
-
-    with deepspeed.zero.GatheredParameters([parameter]):
-        yield parameter.detach()
-
-
-def master(parameter: Tensor) -> Tensor:
-    """The float32 values of one parameter; under ZeRO its master copy, gathered, so every rank must ask for it."""
-    if _in_pieces(parameter) or "_hp_mapping" in vars(parameter):  # None on a rank that holds no piece of it
-        from deepspeed.utils import safe_get_full_fp32_param
-
-        found: Tensor | None = safe_get_full_fp32_param(parameter)
-        if found is not None:
-            return found.detach()
-    with whole(parameter) as value:
-        return value.float().clone()
-
-
-def whole_shape(parameter: Tensor) -> tuple[int, ...]:
-    """The shape of a parameter, wherever its pieces lie."""
-    return tuple(vars(parameter).get("ds_shape", parameter.shape))
-
-
-def _in_pieces(parameter: Tensor) -> bool:
-    return "ds_id" in vars(parameter)
-
-
-def gather_head(model: CausalLM) -> None:
-    """Under ZeRO-3, have the vocabulary's matrix gathered around the head, which uses it without owning it."""
-    matrix = model.projection()
-    if isinstance(matrix, nn.Parameter) and _in_pieces(matrix):
-        import deepspeed
-
-        deepspeed.zero.register_external_parameter(model.head, matrix)
-
-
 def gradient_norm(trainer: pl.Trainer, module: pl.LightningModule) -> float:
     """Norm of the step's gradient over all ranks; under ZeRO it is known after the step only."""
     if isinstance(trainer.strategy, Zero):
         return float(trainer.strategy.deepspeed_engine.get_global_grad_norm() or 0.0)
     gradients = [parameter.grad for parameter in module.parameters() if parameter.grad is not None]
     return float(torch.nn.utils.get_total_norm(gradients))
-
-
-def weights_norm(trainer: pl.Trainer, module: pl.LightningModule) -> float:
-    """Norm of the weights that this rank holds, summed over the ranks where they hold different ones."""
-    pieces = [_piece(parameter) for parameter in module.parameters()]
-    own = float(torch.nn.utils.get_total_norm(pieces)) ** 2
-    if not (isinstance(trainer.strategy, Zero) and trainer.strategy.zero_stage_3):
-        return math.sqrt(own)
-    return math.sqrt(total(trainer, torch.tensor(own, dtype=torch.float64)))
-
-
-def _piece(parameter: Tensor) -> Tensor:
-    """The values of a parameter that this rank holds; the last ranks' pieces end in padding, which has no values."""
-    if not _in_pieces(parameter):
-        return parameter.detach()
-    own: Tensor = vars(parameter)["ds_tensor"]
-    every = int(vars(parameter)["ds_numel"])
-    return own.detach()[: max(0, every - rank() * own.numel())]
 
 
 def total(trainer: pl.Trainer, value: Tensor) -> float:

@@ -56,10 +56,10 @@ def train(
 ) -> dict[str, Any]:
     """Train ``model`` in place; continue from ``folder/checkpoint.ckpt``, which the caller removes after the export.
 
-    ``keep`` leaves a checkpoint of the end, from which a later export of the same training continues. Adapters are merged
-    into the weights. ``progress`` gets the steps taken and to take; ``watch`` is looked at on the way and changes no number.
-    ``hand_over`` gets the trained model, while its pieces are still where ZeRO put them. Under any other strategy
-    than single this is one rank, which torchrun started, and every rank calls it.
+    ``keep`` leaves a checkpoint of the end, from which a later export of the same training continues. Adapters stay
+    beside the weights. ``progress`` gets the steps taken and to take; ``watch`` is looked at on the way and changes no number.
+    ``hand_over`` gets the trained model, while its pieces are still where ZeRO put them. Under any other strategy than single
+    this is one rank, which torchrun started, and every rank calls it.
     Returns steps, epochs, seconds of this process, first and last loss and tokens seen.
     Raises: DataError for an empty mixture; ConfigError when the recipe does not suit it; LimitLabError when a loss, gradient
     norm or weight is not finite; ToBeContinued with a new checkpoint when a signal asked the process to end.
@@ -70,7 +70,7 @@ def train(
     steps = planned.stop
     micro_batch = documents(hardware.micro_batch, name="hardware.micro_batch")
     # Lightning takes the end of the batches for the end of the training, also after a resume
-    rank, ranks = strategies.rank(), strategies.world_size(hardware)
+    rank, ranks = strategies.rank(), hardware.ranks
     batches = Batches.of(mixed, recipe, steps=planned.whole, micro_batch=micro_batch, seed=seed, rank=rank, ranks=ranks)
     model.run(attention=hardware.attention, recompute=hardware.recompute)
     done = begin(folder, hardware, steps) if hardware.strategy == "single" else completed_steps(folder / CHECKPOINT)
@@ -83,7 +83,7 @@ def train(
         schedule_steps=planned.steps,
         parts=strategies.parts(hardware, batches.accumulation),
         logits_at_once=hardware.logits_at_once,
-        autocast=recipe.precision == "bf16" and not strategies.stage(hardware),
+        autocast=recipe.precision == "bf16" and not hardware.zero_stage,
     )
     start = time.monotonic()
     watch, clock = watch or Watch(), Clock()
@@ -93,10 +93,10 @@ def train(
         Samples(watch.prompts, recipe.samples_every_steps),
     ]
     callbacks: list[Callback] = [Agree(mixed)] if ranks > 1 else []
-    callbacks += [GatherHead()] if strategies.stage(hardware) == 3 else []
+    callbacks += [GatherHead()] if hardware.zero_stage == 3 else []
     callbacks += [journal, Observer(folder, recipe, looks, clock, say=say)]
     callbacks += [Mark(folder, steps)] if keep else []
-    callbacks += [HandOver(hand_over, steps)] if hand_over is not None and strategies.stage(hardware) else []
+    callbacks += [HandOver(hand_over, steps)] if hand_over is not None and hardware.zero_stage else []
     trainer = _trainer(recipe, hardware, folder, batches.accumulation, steps, callbacks)
     with warnings.catch_warnings(), finishing():
         # Lightning advises worker processes and a validation loop; the batches are built in microseconds and scored later
@@ -107,10 +107,8 @@ def train(
             if asked() is None:
                 raise KeyboardInterrupt from stop
     _leave(journal, steps)
-    if recipe.lora.rank:
-        adapters.merge(model)
     model.eval()
-    if hand_over is not None and not strategies.stage(hardware):
+    if hand_over is not None and not hardware.zero_stage:
         hand_over(model)
     losses = [row["loss"] for row in read_metrics(folder / "metrics.jsonl")]
     return {
@@ -149,7 +147,7 @@ def _plugins(hardware: Hardware) -> list[Any]:
     # named, for under Slurm Lightning would requeue the job by itself and take the ranks from srun
     environment = LightningEnvironment() if hardware.strategy == "single" else TorchElasticEnvironment()
     # DeepSpeed writes its checkpoints itself
-    return [environment] if strategies.stage(hardware) else [environment, InPlace()]
+    return [environment] if hardware.zero_stage else [environment, InPlace()]
 
 
 def _trainer(

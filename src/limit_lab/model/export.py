@@ -14,7 +14,7 @@ from limit_lab import store
 from limit_lab.errors import ModelError
 from limit_lab.model.causal import CausalLM
 from limit_lab.model.loading import map_model
-from limit_lab.model.rounding import rounded
+from limit_lab.model.rounding import Whole, rounded
 from limit_lab.model.shards import SHARD_BYTES, InMemory, Weights, write
 
 #: The tokenizer files of a folder that is copied beside exported weights.
@@ -50,7 +50,7 @@ def export(
         model.write_config(partial, dtype)
         written = write(weights or InMemory(model.weights()), partial, dtype, shard_bytes=shard_bytes)
         _beside(tokenizer_folder, partial, beside)
-        _verify(partial, written, _logits(model, dtype) if expected is None else expected, tolerance)
+        _verify(partial, written, logits(model, dtype) if expected is None else expected, tolerance)
     except BaseException:
         shutil.rmtree(partial, ignore_errors=True)
         raise
@@ -79,10 +79,11 @@ def _beside(tokenizer_folder: Path, folder: Path, texts: Mapping[str, str]) -> N
             store.write_json(settings, stated)
 
 
-def _logits(model: CausalLM, dtype: torch.dtype) -> Tensor:
-    """What the model says to `probe` when its weights are rounded to ``dtype``."""
+@torch.no_grad()
+def logits(model: CausalLM, dtype: torch.dtype, whole: Whole | None = None) -> Tensor:
+    """What the model says to `probe` when its weights, or what ``whole`` makes of each, are rounded to ``dtype``."""
     model.eval()
-    with rounded(model, dtype):
+    with rounded(model, dtype, whole):
         out: Tensor = model(probe(model.vocab_size).to(model.device))
     return out.float().cpu()
 

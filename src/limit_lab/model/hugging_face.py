@@ -89,7 +89,7 @@ class HuggingFaceLM(CausalLM):
 
     @property
     def vocab_size(self) -> int:
-        return int(self.network.get_output_embeddings().weight.shape[0])
+        return int(self.network.config.get_text_config().vocab_size)  # its matrix may lie in pieces
 
     def hidden(
         self,
@@ -234,16 +234,21 @@ def load(folder: Path) -> HuggingFaceLM:
     padding, caching or projecting gives other logits than its own forward pass.
     """
     check_config(folder)
-    network = _network(folder, torch.float32)
+    model = HuggingFaceLM(_network(folder, torch.float32))
+    accept(model, folder)
+    return model
+
+
+def accept(model: HuggingFaceLM, folder: Path) -> None:
+    """Try whether ``model``, which computes in float32, can be packed, padded and cached. Raises: ModelError as `load` does."""
+    network = model.network
     if "position_ids" not in inspect.signature(network.base_model.forward).parameters:
         raise ModelError(
             f"{folder} holds a {network.config.model_type!r} model, which takes no position_ids, so that documents cannot be "
             "packed: use a model that does."
         )
-    model = HuggingFaceLM(network)
     verify(model, folder)
     attend_by_document(model, folder)
-    return model
 
 
 def mapped(folder: Path) -> HuggingFaceLM:

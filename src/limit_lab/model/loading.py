@@ -69,6 +69,14 @@ def load_model(folder: Path) -> CausalLM:
     return hugging_face.load(folder)
 
 
+def accept(model: CausalLM, folder: Path) -> None:
+    """Try a model of `map_model` where it lies now. Raises: ModelError as `load_model` does."""
+    from limit_lab.model import hugging_face
+
+    if isinstance(model, hugging_face.HuggingFaceLM):
+        hugging_face.accept(model, folder)
+
+
 def map_model(folder: Path) -> CausalLM:
     """The folder's model for reading only: its weights stay in the files as they lie there, mapped into memory.
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,21 +12,29 @@ from torch import Tensor, nn
 from limit_lab.errors import ModelError
 from limit_lab.layout import places
 from limit_lab.model.causal import CausalLM
-from limit_lab.model.loading import is_mpt, load_model, map_mpt
+from limit_lab.model.loading import accept, check_config, load_model, map_model
 
 
 def load_on(folder: Path, devices: Sequence[torch.device]) -> CausalLM:
     """The folder's model in float32, for reading, on ``devices``.
 
-    An MPT is read straight from its files into the devices; transformers' models pass through host memory.
+    Its weights go from the files straight to a device that is no CPU.
     Raises: ModelError as `load_model` and `place` do.
     """
     if {device.type for device in devices} == {"cpu"} and len(devices) == 1:
         return load_model(folder)
-    model = map_mpt(folder) if is_mpt(folder) else load_model(folder)
+    check_config(folder)
+    model = map_model(folder)
     place(model, devices)
-    if len(devices) > 1 and not is_mpt(folder):
-        _try(model, folder)
+    try:
+        accept(model, folder)
+    except RuntimeError as error:
+        if len(devices) == 1:
+            raise
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise ModelError(
+            f"{folder} holds a model that does not run spread over devices ({reason}): use devices that hold all of it."
+        ) from error
     return model
 
 
@@ -44,8 +51,7 @@ def place(model: CausalLM, devices: Sequence[torch.device]) -> list[int]:
     plan = places(sizes, sum(value.numel() for value in model.parameters()) - sum(sizes), len(devices))
     for part in model.modules():
         if id(part) not in inside:
-            # what `to` does, without the parts inside
-            part._apply(partial(_read, device=devices[0]), recurse=False)  # type: ignore[no-untyped-call]
+            move(part, devices[0], torch.float32)
     for block, number in zip(blocks, plan, strict=True):
         block.to(devices[number], torch.float32)
         if len(devices) > 1:
@@ -55,8 +61,12 @@ def place(model: CausalLM, devices: Sequence[torch.device]) -> list[int]:
     return plan
 
 
-def _read(value: Tensor, device: torch.device) -> Tensor:
-    return value.to(device, torch.float32) if value.is_floating_point() else value.to(device)
+def move(part: nn.Module, device: torch.device, dtype: torch.dtype) -> None:
+    """Move what ``part`` holds itself, without the parts inside: weights as ``dtype``, buffers as they are."""
+    for weight in part.parameters(recurse=False):
+        weight.data = weight.data.to(device, dtype)
+    for name, buffer in part.named_buffers(recurse=False):
+        part._buffers[name] = buffer.to(device)
 
 
 def _take_along(block: nn.Module, device: torch.device) -> None:
@@ -73,18 +83,3 @@ def _moved(value: Any, device: torch.device) -> Any:
     if isinstance(value, Tensor):
         return value.to(device)
     return tuple(_moved(part, device) for part in value) if type(value) is tuple else value
-
-
-def _try(model: CausalLM, folder: Path) -> None:
-    """Raises: ModelError when a spread model of transformers fails or gives other logits when it is padded or cached."""
-    from limit_lab.model.hugging_face import HuggingFaceLM, verify
-
-    assert isinstance(model, HuggingFaceLM)
-    try:
-        verify(model, folder)
-    except RuntimeError as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise ModelError(
-            f"{folder} holds a {model.network.config.model_type!r} model, which does not run spread over devices ({reason}): "
-            "use devices that hold all of it."
-        ) from error
