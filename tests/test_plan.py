@@ -58,7 +58,7 @@ def test_the_plan_of_a_large_model_names_every_term_and_every_stage(user: Path) 
     text = plan.describe(study_of([PAPER], user)[-1:])
     for part in (
         "GiB        at most ",
-        "weights 1.55, gradients 1.55, master weights 3.10, optimizer states 6.19, gathered weights X, buckets 0.75",
+        "weights 1.55, gradients 1.55, master weights 3.10, optimizer states 6.19, gathered weights 1.13, buckets 0.75",
         "of memory, most in export: processes 16.00, files mapped 12.38, tensor on its way 1.15",
         "disk       185.77 GiB: two checkpoints 173.39, export 12.38",
         "compute    ~1.98e+18 operations at 40% of 312 TFLOP/s a device",
@@ -243,27 +243,6 @@ def test_too_little_disk_names_its_largest_term_and_three_remedies(
     assert any(
         "of a cell being its two checkpoints, and " in problem and "finetune.lora.rank=16" in problem for problem in found
     )
-
-
-@pytest.mark.parametrize(
-    ("given", "said"),
-    [
-        (
-            ["hardware.strategy=zero1", "finetune.lora.rank=2"],
-            "finetune.lora.rank=2 is merged by a process that holds the whole model, and hardware.strategy=zero1 divides",
-        ),
-        (["hardware.strategy=zero3", "hardware.devices=2", "finetune.lora.rank=2"], "hardware.strategy=zero3 divides"),
-        (["hardware.strategy=zero3", "model=pythia_70m"], None),
-        (["hardware.strategy=ddp", "finetune.lora.rank=2"], None),
-        (["hardware.strategy=zero3", "hardware.offload=optimizer"], None),
-        (["hardware.strategy=zero3", "finetune.lora.rank=2", "mixture=none"], None),
-    ],
-)
-def test_what_zero_cannot_train_is_refused(given: list[str], said: str | None, tmp_path: Path, user: Path) -> None:
-    given = ["mixture=lima", "study.baseline=null", f"runs={tmp_path}", *given]
-    found = [problem for problem in preflight.problems(study_of(given, user)) if "zero" in problem]
-    assert len(found) == (said is not None)
-    assert said is None or said in found[0]
 
 
 @pytest.mark.parametrize(

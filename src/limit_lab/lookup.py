@@ -43,10 +43,10 @@ class Way:
 
 
 def ways(shape: Shape, recipe: Finetune, hardware: Hardware) -> Iterator[Way]:
-    """All ways to run on ``hardware``, one document a pass, the fastest first. Adapters are merged whole, so not under ZeRO."""
+    """All ways to run on ``hardware``, one document a pass, the fastest first. Of adapters only weights are worth dividing."""
     strategies = TOGETHER if hardware.ranks > 1 else ALONE
     if recipe.lora.rank:
-        strategies = strategies[:1]
+        strategies = (strategies[0], "zero3")
     plain = replace(hardware, micro_batch="1doc", offload="none")
     asked = [replace(plain, strategy=name, recompute=again) for again in (False, True) for name in strategies]
     if not recipe.lora.rank:

@@ -34,7 +34,7 @@ def problems(cells: Sequence[Study]) -> list[str]:
         alike.setdefault(fingerprint([getattr(cell, node) for node in LOOKED_AT]), []).append(cell)
     found = [problem for own in alike.values() for problem in _alike(own)]
     found += [*_sizes(cells), *_tracking(cells[-1]), *_runs(cells), *_steps(cells), *_asked_alike(cells[-1])]
-    found += [*_lora(cells), *_zero(cells), *_launch(cells[-1]), *_push(cells)]
+    found += [*_lora(cells), *_launch(cells[-1]), *_push(cells)]
     return list(dict.fromkeys(found))
 
 
@@ -151,19 +151,6 @@ def _lora(cells: Sequence[Study]) -> Iterator[str]:
         for name in lora.targets:
             if name not in has:
                 yield f"finetune.lora.targets names {name!r}, no linear layer of {cell.model.name}{did_you_mean(name, has)}"
-
-
-def _zero(cells: Sequence[Study]) -> Iterator[str]:
-    """Adapters, which no stage of ZeRO hands over."""
-    for cell in estimate.distinct(cells):
-        strategy, rank = cell.hardware.strategy, cell.finetune.lora.rank
-        if not strategy.startswith("zero") or not cell.mixture.samples:
-            continue
-        if rank:
-            yield (
-                f"finetune.lora.rank={rank} is merged by a process that holds the whole model, and hardware.strategy="
-                f"{strategy} divides what is trained: use hardware.strategy=ddp, or single on one device."
-            )
 
 
 def _asked_alike(study: Study) -> Iterator[str]:

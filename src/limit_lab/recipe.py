@@ -40,7 +40,7 @@ class Loss:
 
 @dataclass(kw_only=True)
 class Lora:
-    """Low-rank adapters (Hu et al. 2021) in place of learning all weights; merged into the weights before the export."""
+    """Low-rank adapters (Hu et al. 2021) in place of learning all weights; added to the weights in the export."""
 
     rank: int = 0  # 0: none
     alpha: int = 16  # the adapters' output is scaled by alpha / rank

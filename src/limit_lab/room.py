@@ -104,10 +104,11 @@ def _for_a_device(shape: Shape, recipe: Finetune, hardware: Hardware) -> list[Ch
     """What takes memory off a device, that which costs least first."""
     lean: Change = {"hardware.recompute": True, "hardware.micro_batch": "1doc"}
     asked: list[Change] = [{"hardware.recompute": True}, {"hardware.micro_batch": "1doc"}, lean]
+    pieces: Change = {"hardware.strategy": "zero3"}
+    more: Change = {**pieces, "hardware.devices": max(8, 2 * hardware.devices)}
+    asked += [pieces, {**pieces, **lean}, {**more, **lean}]
     if not recipe.lora.rank:
-        pieces: Change = {"hardware.strategy": "zero3"}
-        more: Change = {**pieces, "hardware.devices": max(8, 2 * hardware.devices)}
-        asked += [pieces, {**pieces, **lean}, {**more, **lean}, {**pieces, "hardware.offload": "optimizer", **lean}]
+        asked.append({**pieces, "hardware.offload": "optimizer", **lean})
     asked.append({"finetune.max_seq_tokens": recipe.max_seq_tokens // 2, **lean})
     if not recipe.lora.rank:
         asked.append({**_adapters(hardware), **lean})
@@ -115,7 +116,7 @@ def _for_a_device(shape: Shape, recipe: Finetune, hardware: Hardware) -> list[Ch
 
 
 def _adapters(hardware: Hardware) -> Change:
-    """Adapters, which one process merges: not under ZeRO."""
+    """Adapters, whose states are too small to be worth dividing."""
     whole = "single" if hardware.ranks == 1 else "ddp"
     return {"finetune.lora.rank": RANK, "hardware.strategy": whole, "hardware.offload": "none"}
 
@@ -126,8 +127,9 @@ def _for_a_host(shape: Shape, recipe: Finetune, hardware: Hardware) -> list[Chan
         {"hardware.offload": "none"},
         {"hardware.micro_batch": "1doc", "hardware.recompute": True},
     ]
+    asked.append({"hardware.strategy": "zero3"})
     if not recipe.lora.rank:
-        asked += [{"hardware.strategy": "zero3"}, _adapters(hardware)]
+        asked.append(_adapters(hardware))
     if hardware.strategy.startswith("zero"):
         asked.append({"hardware.nodes": 2 * hardware.nodes})
     return _that_change(asked, recipe, hardware)

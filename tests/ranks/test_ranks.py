@@ -93,6 +93,15 @@ def test_a_model_of_transformers_under_zero_3_is_a_single_process(tmp_path: Path
     require_equal(made(tmp_path / "zero", *other, *TWO, "hardware.strategy=zero3"), single)
 
 
+def test_adapters_under_zero_3_killed_on_two_ranks_and_continued_on_one_are_those_of_a_single_process(tmp_path: Path) -> None:
+    adapters = ["finetune.lora.rank=4", "finetune.learning_rate=1e-2"]
+    single = made(tmp_path / "alone", *adapters, "hardware.micro_batch=4doc")
+    adapters.append("hardware.strategy=zero3")
+    struck = call(arguments(tmp_path / "zero", *adapters, *TWO), at=r"checkpoint\.partial/latest$", count=2)
+    assert struck.returncode == 1
+    require_equal(made(tmp_path / "zero", *adapters, "hardware.micro_batch=4doc"), single)
+
+
 def test_lion_under_zero_3_is_a_single_process(tmp_path: Path) -> None:
     lion = ["finetune.optimizer=lionw", "finetune.learning_rate=1e-4"]
     single = made(tmp_path / "alone", *lion, "hardware.micro_batch=4doc")

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from limit_lab.errors import ConfigError, ModelError, did_you_mean
+from limit_lab.finetune.pieces import master, whole_shape
 from limit_lab.model.causal import CausalLM
 from limit_lab.recipe import Lora
 
@@ -63,9 +64,9 @@ def linear(model: CausalLM) -> dict[str, nn.Module]:
 
 
 class Merged:
-    """The weights of a model whose adapters are taken out, each with what its adapter adds: float32, one at a time.
+    """The weights of a trained model, each with what its adapter, if it has one, adds: float32, one at a time.
 
-    Raises: ModelError when files hold an adapted weight otherwise than memory does.
+    Takes the adapters out. Raises: ModelError when files hold an adapted weight otherwise than memory does.
     """
 
     def __init__(self, model: CausalLM) -> None:
@@ -77,28 +78,26 @@ class Merged:
             )
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
-        return {name: tuple(value.shape) for name, value in self.held.items()}
+        return {name: whole_shape(value) for name, value in self.held.items()}
 
     def read(self, name: str) -> Tensor:
         return self.whole(self.held[name])
 
     @torch.no_grad()
     def whole(self, weight: Tensor) -> Tensor:
-        """A weight of the model with what its adapter, if it has one, adds: float32."""
-        adapter = self.adapters.get(id(weight))
-        return weight.float() if adapter is None else weight.float() + adapter.get_delta_weight("default").float()
-
-
-def adapted(model: nn.Module) -> bool:
-    """Whether adapters stand beside its layers."""
-    return any("lora_A" in name for name, _ in model.named_modules())
+        """The float32 values of a weight; under ZeRO every rank must ask for it."""
+        values, adapter = master(weight), self.adapters.get(id(weight))
+        if adapter is None:
+            return values
+        down, up = (master(parts["default"].weight) for parts in (adapter.lora_A, adapter.lora_B))
+        added: Tensor = adapter.scaling["default"] * (up @ down)
+        return values + (added.T if adapter.fan_in_fan_out else added)
 
 
 def _take_out(model: nn.Module) -> Iterator[tuple[int, Any]]:
     """Put every adapted layer back in its place; yields the adapters by the identity of the weights that they add to."""
-    from peft.tuners.tuners_utils import BaseTunerLayer
-
-    for name, layer in [(name, module) for name, module in model.named_modules() if isinstance(module, BaseTunerLayer)]:
-        own = layer.get_base_layer()
-        model.set_submodule(name, own)
-        yield id(own.weight), layer
+    adapted = [name for name, _ in model.named_modules() if name.endswith(".lora_A")]
+    for name in (name.removesuffix(".lora_A") for name in adapted):
+        layer: Any = model.get_submodule(name)
+        model.set_submodule(name, layer.get_base_layer())
+        yield id(layer.get_base_layer().weight), layer

@@ -17,58 +17,55 @@ from limit_lab.model.export import export as export_whole
 
 #: Logits computed in bfloat16 differ by so much of the largest one from those of the same weights computed in float32.
 BF16_SHARE = 2**-5
+#: And those computed with an adapter beside a weight from those with it added, in float32.
+FLOAT32_SHARE = 2**-14
 
 
 class Gathered:
-    """Float32 weights of which every rank may hold a piece; read by the first rank while the others `follow`."""
+    """Weights of which every rank may hold a piece; read by the first rank while the others `follow`."""
 
-    def __init__(self, held: Mapping[str, Tensor]) -> None:
+    def __init__(self, held: adapters.Merged) -> None:
         self.held = held
 
     def shapes(self) -> Mapping[str, tuple[int, ...]]:
-        return {name: pieces.whole_shape(value) for name, value in self.held.items()}
+        return self.held.shapes()
 
     def read(self, name: str) -> Tensor:
         _tell(name)
-        return pieces.master(self.held[name])
+        return self.held.read(name)
 
     def follow(self) -> None:
         """Give the first rank what it reads, until it `close`s."""
         while (name := _told()) is not None:
-            pieces.master(self.held[name])
+            self.held.read(name)
 
     def close(self) -> None:
         _tell(None)
 
 
+@torch.no_grad()
 def export(
     model: CausalLM, base: Path, folder: Path, *, beside: Mapping[str, str], dtype: torch.dtype, shard_bytes: int
 ) -> None:
     """`model.export.export` of what this process trained, or of what it and its fellow ranks did: every rank calls this.
 
-    Raises: ModelError and DataError on the first rank.
+    Takes the adapters out of ``model``. Raises: ModelError and DataError on the first rank.
     """
     write = partial(export_whole, model, base, folder, beside=beside, dtype=dtype, shard_bytes=shard_bytes)
-    first = rank() == 0
-    if adapters.adapted(model):
-        merged = adapters.Merged(model)
-        if first:
+    parameters = list(model.parameters())
+    if not any(map(pieces.is_divided, parameters)):
+        if rank() == 0:
+            merged = adapters.Merged(model)
             write(weights=merged, expected=logits(model, dtype, merged.whole))
         return
-    held = model.weights()
-    if not any(map(pieces.is_divided, held.values())):
-        if first:
-            write()
-        return
-    weights = Gathered(held)
-    with torch.no_grad():
-        expected = model(probe(model.vocab_size).to(model.device)).float().cpu()
-    if not first:
+    expected = model(probe(model.vocab_size).to(model.device)).float().cpu()
+    weights = Gathered(adapters.Merged(model))
+    if rank() > 0:
         weights.follow()
         return
-    rounds = next(model.parameters()).dtype == torch.bfloat16 or dtype == torch.bfloat16
-    tolerance = BF16_SHARE * float(expected.abs().max()) if rounds else TOLERANCE
-    write(weights=weights, expected=expected, tolerance=tolerance)
+    rounds, largest = torch.bfloat16 in (dtype, parameters[0].dtype), float(expected.abs().max())
+    plainly = FLOAT32_SHARE * largest if weights.held.adapters else TOLERANCE
+    write(weights=weights, expected=expected, tolerance=BF16_SHARE * largest if rounds else plainly)
     weights.close()
 
 
