@@ -44,7 +44,9 @@ def test_every_remedy_makes_the_room_it_names() -> None:
     found = room.on_device(shape, recipe, hardware)
     assert len(found) == 3
     for remedy in found:
-        text, gib = re.fullmatch(r"(.+) \(([\d.]+) GiB\)", remedy).groups()  # type: ignore[union-attr]
+        named = re.fullmatch(r"(.+) \(([\d.]+) GiB\)", remedy)
+        assert named, remedy
+        text, gib = named.groups()
         changed: Study = compose([*SEVEN, "hardware=1x80gb", *text.split()])
         held = peak(shape, changed.finetune, changed.hardware)
         assert float(gib) == pytest.approx(held.total, abs=0.05)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from limit_lab import store
-from limit_lab.config import Hardware, Study
+from limit_lab.config import Study
 from limit_lab.layout import layout
 from limit_lab.progress import Move, by_part
 from limit_lab.prompt import prompt_ids
@@ -42,20 +42,13 @@ def run(study: Study, evaluation: Evaluation, move: Move) -> dict[str, Any]:
     Raises: as `gauntlet.evaluate` and `model.load_on` do; ConfigError when the devices cannot hold the model.
     """
     processes = layout(study).processes
-    if processes * nodes(study.hardware) == 1 or _few(study, evaluation):
+    if processes * study.hardware.nodes == 1 or _few(study, evaluation):
         from limit_lab.model.team import ALONE
 
         return here(study, evaluation, ALONE, move)
     from limit_lab.ranks import start
 
-    machines = nodes(study.hardware)
-    hardware = replace(study.hardware, nodes=machines, head=study.hardware.head if machines > 1 else None)
-    return start.evaluate(replace(study, hardware=hardware), evaluation, processes, move)
-
-
-def nodes(hardware: Hardware) -> int:
-    """Machines that evaluate: all of a Slurm job, else this one, for nobody is there to start every stage on the others."""
-    return hardware.nodes if "SLURM_JOB_ID" in os.environ else 1
+    return start.evaluate(study, evaluation, processes, move)
 
 
 def _few(study: Study, evaluation: Evaluation) -> bool:

@@ -15,6 +15,7 @@ from limit_lab.interruption import ToBeContinued
 from limit_lab.jobs import order, work
 from limit_lab.jobs.order import Heard, Numbered, Order, Reports
 from limit_lab.progress import Stages
+from limit_lab.told import Relay
 
 
 @pytest.mark.parametrize("overrides", [["+experiment=micro_limit"], ["+grid=micro_updates"], ["+grid=sample_sizes"]])
@@ -82,4 +83,4 @@ def test_a_machine_that_is_too_small_is_named_before_anything_is_made(monkeypatc
     monkeypatch.setattr("limit_lab.preflight.gpus", lambda: 0)
     monkeypatch.setattr(cell, "make", lambda *_, **__: pytest.fail("it was made"))
     with pytest.raises(LimitLabError, match="hardware=gpu needs 1 GPUs in each node and this machine has no NVIDIA GPU"):
-        work.there([(1, study)], 1, None)  # type: ignore[arg-type]
+        work.there([(1, study)], 1, Relay(lambda *_: None))

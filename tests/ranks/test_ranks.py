@@ -21,7 +21,7 @@ from safetensors.torch import load_file
 import limit_lab
 from tests.commands import call, groups, numbers
 from tests.model.networks import llama, saved
-from tests.processes import alive
+from tests.processes import alive, kill
 
 ONE = ["+experiment=tiny", "mixture=lima_tiny", "study.mixtures=[]", "study.baseline=null", "finetune.precision=fp32"]
 ONE += ["answers.limit=2", "gauntlet.prompting=[raw]", "finetune.held_out=2"]
@@ -86,20 +86,12 @@ def test_ddp_on_two_ranks_is_a_single_process(alone: Path, tmp_path: Path) -> No
     require_equal(made(tmp_path, *TWO, "hardware.strategy=ddp"), alone)
 
 
-def test_a_model_of_transformers_under_zero_3_is_a_single_process(tmp_path: Path) -> None:
+@pytest.mark.parametrize("adapters", [[], ["finetune.lora.rank=4", "finetune.learning_rate=1e-2"]])
+def test_a_model_of_transformers_under_zero_3_is_a_single_process(adapters: list[str], tmp_path: Path) -> None:
     saved(llama(2048, tied=True), tmp_path / "base")
-    other = ["model=hf", f"model.path={tmp_path / 'base'}", "finetune.duration=3step"]
+    other = ["model=hf", f"model.path={tmp_path / 'base'}", "finetune.duration=3step", *adapters]
     single = made(tmp_path / "alone", *other, "hardware.micro_batch=4doc")
     require_equal(made(tmp_path / "zero", *other, *TWO, "hardware.strategy=zero3"), single)
-
-
-def test_adapters_under_zero_3_killed_on_two_ranks_and_continued_on_one_are_those_of_a_single_process(tmp_path: Path) -> None:
-    adapters = ["finetune.lora.rank=4", "finetune.learning_rate=1e-2"]
-    single = made(tmp_path / "alone", *adapters, "hardware.micro_batch=4doc")
-    adapters.append("hardware.strategy=zero3")
-    struck = call(arguments(tmp_path / "zero", *adapters, *TWO), at=r"checkpoint\.partial/latest$", count=2)
-    assert struck.returncode == 1
-    require_equal(made(tmp_path / "zero", *adapters, "hardware.micro_batch=4doc"), single)
 
 
 def test_lion_under_zero_3_is_a_single_process(tmp_path: Path) -> None:
@@ -145,17 +137,18 @@ def started(given: list[str]) -> subprocess.Popen[str]:
     return subprocess.Popen(command, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
 
-def on_two_nodes(given: list[str], kill_at: str | None = None) -> tuple[str, int, int]:
+def on_two_nodes(given: list[str], folder: Path, kill_at: str | None = None) -> tuple[str, int, int]:
     """Start the command and, as it says, the agent of a second node; returns what the first said and both exit codes."""
     said, second = "", None
     with started(given) as first:
         assert first.stdout is not None
         for line in first.stdout:
             said += line
-            if found := re.search(r"start this on node 1, from the same folder: (.*)", line):
+            if found := re.search(r"start this on node 1, unless it runs there: (.*)", line):
                 second = subprocess.Popen(shlex.split(found[1]), env=environment(), stderr=subprocess.DEVNULL)
             if kill_at is not None and kill_at in line and second is not None:
                 second.kill()
+                assert kill("--node-rank=1", str(folder)) == 1  # torchrun
     assert second is not None, said
     return said, first.wait(), second.wait()
 
@@ -165,16 +158,18 @@ def test_two_nodes_train_together_and_end_when_one_dies(zero: Path, tmp_path: Pa
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     nodes = ["hardware.nodes=2", f"hardware.head=127.0.0.1:{port}", "hardware.micro_batch=2doc", "hardware.strategy=zero3"]
-    given = arguments(tmp_path, *nodes, "finetune.log_every_steps=1")
-    said, status, _ = on_two_nodes(given, kill_at="step      3/6")
+    given = arguments(tmp_path, *nodes, "finetune.log_every_steps=1", "gauntlet.tasks.2.rows=64")
+    said, status, _ = on_two_nodes(given, tmp_path, kill_at="step      3/6")
     assert status == 1
     assert "rank 0 lost another rank, on this machine or on another" in said
     assert not alive(str(tmp_path))
-    said, *statuses = on_two_nodes(given)
+    said, *statuses = on_two_nodes(given, tmp_path)
     assert statuses == [0, 0], said
     (cell,) = (tmp_path / "runs" / "cells").glob("lima_tiny-*")
     assert metrics(cell) == metrics(zero)
     assert "step      1/6" not in said
+    # fine-tuning, fine-tuning again, gauntlet; after the first no last one, for it was killed
+    assert json.loads((tmp_path / "runs" / "nodes.json").read_text(encoding="utf-8")) == {"number": 5, "parts": None}
 
 
 def test_what_two_ranks_began_goes_on_with_one(alone: Path, tmp_path: Path) -> None:

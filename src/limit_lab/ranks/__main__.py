@@ -17,7 +17,7 @@ from limit_lab.errors import LimitLabError
 from limit_lab.evaluating import Evaluation
 from limit_lab.fine_tuning import Places
 from limit_lab.interruption import ToBeContinued
-from limit_lab.ranks import order
+from limit_lab.ranks import nodes, order
 from limit_lab.told import follow
 
 #: What collectives say when a process that takes part has ended.
@@ -33,6 +33,8 @@ def main(file: Path) -> int:
     threading.Thread(target=follow, args=(os.getppid(),), daemon=True).start()
     if os.environ.get("GROUP_RANK") == "0":  # on the launcher's machine
         threading.Thread(target=_follow, args=(launcher,), daemon=True).start()
+    elif nodes.JOINED in os.environ:
+        threading.Thread(target=_follow, args=(int(os.environ[nodes.JOINED]),), daemon=True).start()
     try:
         outcome = _work(study, work, rank)
     except ToBeContinued as left:
@@ -90,7 +92,7 @@ def _untold(step: int, steps: int) -> None:
 
 
 def _follow(launcher: int) -> None:
-    """End this process when the launcher has ended, for it may have been killed."""
+    """End this process when the one that had it started has ended, for it may have been killed."""
     while Path(f"/proc/{launcher}").exists():
         time.sleep(1)
     os._exit(1)

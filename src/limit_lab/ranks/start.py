@@ -1,18 +1,15 @@
 """Starts the ranks of a fine-tuning or an evaluation with torchrun and waits: one fails, all end; this process ends, all end.
 
-On one machine torchrun finds a free port. On several, Slurm's ``srun`` starts torchrun on each; without Slurm the lines to
-start on the others are printed, and all meet at ``hardware.head``. The first rank is on the machine that this runs on.
+On one machine torchrun finds a free port; how several meet is told by `ranks.nodes`. The first rank is on the machine that
+this runs on.
 """
 
 from __future__ import annotations
 
 import os
 import re
-import shlex
 import signal
-import socket
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -22,20 +19,17 @@ from typing import IO, TYPE_CHECKING, Any
 
 from limit_lab import store
 from limit_lab.config import Hardware, Study
-from limit_lab.errors import ConfigError, LimitLabError
+from limit_lab.errors import LimitLabError
 from limit_lab.evaluating import Evaluation
 from limit_lab.fine_tuning import Places
 from limit_lab.interruption import LEAVE, ToBeContinued, asked, finishing
-from limit_lab.ranks import order
+from limit_lab.ranks import nodes, order
 
 if TYPE_CHECKING:
     from limit_lab.mixture.mix import Mixed
 
 #: Seconds that ranks get to end by themselves before they are killed.
 GRACE = 15
-
-#: Where the ranks of several machines meet under Slurm, on the first of them.
-PORT = 29_400
 
 
 def run(study: Study, mixed: Mixed, places: Places, progress: Callable[[int, int], None]) -> dict[str, Any]:
@@ -72,7 +66,8 @@ def _clear(state: Path) -> None:
 def _made(study: Study, work: Places | Evaluation, processes: int, progress: Callable[[int, int], None]) -> dict[str, Any]:
     """Have the ranks do the work; returns the outcome of the first one."""
     state = work.state
-    command = _command(study.hardware, processes, order.write(study, work, os.getpid()))
+    ordered = order.write(study, work, os.getpid())
+    command = nodes.command(study.hardware, processes, ordered, Path(study.runs))
     with (state / order.LOG).open("wb") as log, _started(command, study.hardware, processes, log) as process:
         store.write_json(state / order.GROUP, {"group": process.pid})
         status = _wait(process, state, progress)
@@ -84,46 +79,6 @@ def _made(study: Study, work: Places | Evaluation, processes: int, progress: Cal
         if status == 0:
             return outcome
     raise LimitLabError(_reason(work, status))
-
-
-def _command(hardware: Hardware, processes: int, file: Path) -> list[str]:
-    """What starts the ranks on this machine, and under Slurm on all of them. Raises: ConfigError."""
-    own = [sys.executable, "-m", "torch.distributed.run", f"--nproc-per-node={processes}", "--max-restarts=0"]
-    entry = ["-m", "limit_lab.ranks", str(file.absolute())]
-    if hardware.nodes == 1:
-        return [*own, "--standalone", *entry]
-    slurm = "SLURM_JOB_ID" in os.environ
-    head = hardware.head or (f"{socket.gethostname()}:{PORT}" if slurm else None)
-    if head is None:
-        raise ConfigError(
-            f"hardware.nodes={hardware.nodes} without Slurm needs a place to meet: add hardware.head=HOST:PORT with this "
-            "machine's name."
-        )
-    _require_free(head)
-    host, _, port = head.rpartition(":")
-    own += [f"--nnodes={hardware.nodes}", f"--master-addr={host}", f"--master-port={port}"]
-    if slurm:
-        line = f'exec {shlex.join(own)} --node-rank="$SLURM_NODEID" {shlex.join(entry)}'
-        # beside the step that this process itself may be
-        return ["srun", "--overlap", f"--nodes={hardware.nodes}", "--ntasks-per-node=1", "sh", "-c", line]
-    for node in range(1, hardware.nodes):
-        line = shlex.join([*own, f"--node-rank={node}", *entry])
-        print(f"  start this on node {node}, from the same folder: {line}", flush=True)
-    return [*own, "--node-rank=0", *entry]
-
-
-def _require_free(head: str) -> None:
-    """Raises: ConfigError when something listens at this machine's ``head`` already."""
-    host, _, port = head.rpartition(":")
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((host, int(port)))
-        except OSError as error:
-            raise ConfigError(
-                f"hardware.head={head} is no address that can be listened at here ({error.strerror}): choose another port, or "
-                "the name of the machine that this command runs on."
-            ) from error
 
 
 @contextmanager
