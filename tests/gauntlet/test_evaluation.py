@@ -76,9 +76,9 @@ def test_template_asks_template_tasks_with_the_trained_ids(
     fed: list[tuple[int, ...]] = []
     score = scoring.score
 
-    def watched(model: MPT, sequences: list[scoring.Scorable], **settings: Any) -> list[scoring.Score]:
-        fed.extend(sequence.ids for sequence in sequences)
-        return score(model, sequences, **settings)
+    def watched(model: MPT, questions: list[list[scoring.Scorable]], **settings: Any) -> list[list[scoring.Score]]:
+        fed.extend(sequence.ids for sequences in questions for sequence in sequences)
+        return score(model, questions, **settings)
 
     monkeypatch.setattr(scoring, "score", watched)
     result = run(toy_model, toy_tokenizer, suite_of(*TASKS), data, tmp_path, "template")

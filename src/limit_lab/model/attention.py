@@ -78,6 +78,12 @@ class Cache:
         """Keep (or repeat) the given batch rows, int64 [n]."""
         self.layers = [pair and (_rows(pair[0], rows), _rows(pair[1], rows)) for pair in self.layers]
 
+    def spread(self, rows: Tensor, lengths: Tensor) -> Cache:
+        """Another one: the first ``lengths`` tokens of each of the batch ``rows``, aligned at the right; both int64 [n]."""
+        made = Cache(len(self.layers))
+        made.layers = [pair and (aligned(pair[0], rows, lengths), aligned(pair[1], rows, lengths)) for pair in self.layers]
+        return made
+
 
 class Dense:
     """One additive bias, float32 [1 or batch, heads, queries, keys]; extends a cache."""
@@ -196,6 +202,19 @@ class Flex:
         kernel = _flex(query.is_cuda)
         mixed: Tensor = kernel(query, key, value, score_mod=self.score, block_mask=self.mask, scale=self.heads.scale)
         return mixed
+
+
+def aligned(held: Tensor, rows: Tensor, lengths: Tensor) -> Tensor:
+    """The first ``lengths`` columns of each of the batch ``rows`` of keys or values, at the right of those returned.
+
+    [n, heads, tokens, head_dim], both. What stands before them is finite, and is to be masked.
+    """
+    rows, lengths = rows.to(held.device), lengths.to(held.device)
+    width = int(lengths.max())
+    if bool((lengths == width).all()):
+        return held[:, :, :width].index_select(0, rows)
+    column = torch.arange(width, device=held.device) - (width - lengths)[:, None]
+    return held[rows[:, None], :, column.clamp(min=0)].transpose(1, 2)
 
 
 def _rows(held: Tensor, rows: Tensor) -> Tensor:

@@ -14,8 +14,15 @@ from torch import Tensor, nn
 class KeyValues(Protocol):
     """Keys and values of the tokens read so far; belongs to the model that made it."""
 
+    @property
+    def tokens(self) -> int:
+        """Columns that it holds."""
+
     def select(self, rows: Tensor) -> None:
         """Keep (or repeat) the given batch rows, int64 [n]."""
+
+    def spread(self, rows: Tensor, lengths: Tensor) -> KeyValues:
+        """Another one: the first ``lengths`` tokens of each of the batch ``rows``, aligned at the right; both int64 [n]."""
 
 
 class Head(nn.Module):
@@ -34,6 +41,8 @@ class CausalLM(nn.Module, ABC):
     def __init__(self) -> None:
         super().__init__()
         self.head = Head()
+        #: Whether what was read once can be continued in several ways (`KeyValues.spread`).
+        self.shares = True
 
     @property
     @abstractmethod

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from limit_lab.errors import ModelError
 from limit_lab.model import hugging_face_attention as packed_attention
+from limit_lab.model.attention import aligned
 from limit_lab.model.causal import CausalLM
 from limit_lab.shapes import weights
 
@@ -35,6 +36,7 @@ class DynamicKeyValues:
     def __init__(self, config: Any) -> None:
         from transformers import DynamicCache
 
+        self.config = config
         self.held = DynamicCache(config=config)
 
     @property
@@ -43,6 +45,14 @@ class DynamicKeyValues:
 
     def select(self, rows: Tensor) -> None:
         self.held.batch_select_indices(rows.cpu())  # indices that keys on any device take
+
+    def spread(self, rows: Tensor, lengths: Tensor) -> DynamicKeyValues:
+        """Another one: the first ``lengths`` tokens of each of the batch ``rows``, aligned at the right; both int64 [n]."""
+        made = DynamicKeyValues(self.config)
+        layers: list[Any] = self.held.layers
+        for number, layer in enumerate(layers):
+            made.held.update(aligned(layer.keys, rows, lengths), aligned(layer.values, rows, lengths), number)
+        return made
 
 
 class HuggingFaceLM(CausalLM):
@@ -248,6 +258,7 @@ def accept(model: HuggingFaceLM, folder: Path) -> None:
             "packed: use a model that does."
         )
     verify(model, folder)
+    model.shares = shares(model)
     attend_by_document(model, folder)
 
 
@@ -321,6 +332,25 @@ def _tried(model: HuggingFaceLM, long: Tensor, short: Tensor) -> Iterator[tuple[
     cache = model.new_cache()
     pieces = [model.hidden(part, left_pad=torch.zeros_like(long[:, 0]), cache=cache) for part in (long[:, :4], long[:, 4:])]
     yield "earlier tokens are cached", model.logits(torch.cat(pieces, 1))
+
+
+@torch.no_grad()
+def shares(model: HuggingFaceLM) -> bool:
+    """Whether what was read once can be continued in several ways: layers that keep all keys, and give the same logits."""
+    from transformers.cache_utils import DynamicLayer
+
+    cache = model.new_cache()
+    if any(type(layer) is not DynamicLayer for layer in cache.held.layers):
+        return False
+    ids = (torch.arange(1, 8, device=model.device) * 7919 % model.vocab_size)[None]
+    wanted = model(ids)[0]
+    model.hidden(ids[:, :5], cache=cache)
+    lengths = torch.tensor([5, 3], device=model.device)
+    tails = torch.stack([ids[0, 5:7], ids[0, 3:5]])
+    states = model.hidden(tails, left_pad=5 - lengths, cache=cache.spread(torch.zeros_like(lengths), lengths))
+    found = model.logits(states)
+    worst = torch.stack([found[0] - wanted[5:7], found[1] - wanted[3:5]]).abs().max() / wanted.abs().max()
+    return bool(worst <= ROUNDING)
 
 
 @contextmanager
