@@ -4,10 +4,13 @@ import json
 from pathlib import Path
 
 import pytest
-import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from limit_lab.config import Task
-from limit_lab.gauntlet.generation import answer_room, answers, clean, greedy, labels, normalise
+from limit_lab.gauntlet import generation
+from limit_lab.gauntlet.decoding import greedy
+from limit_lab.gauntlet.generation import answer_room, answers, clean, labels, normalise
 from limit_lab.gauntlet.prompts import raw_prompts
 from limit_lab.gauntlet.sequences import prompt_tokens
 from limit_lab.gauntlet.tasks import read, strip
@@ -47,27 +50,6 @@ def test_recorded_generations(name: str, golden: Path, golden_model: MPT, golden
     assert written == [example["generated_ids"] for example in evaluator["examples"][:25]]
 
 
-def alone(model: MPT, prompt: list[int], max_new_tokens: int, eos: int) -> list[int]:
-    """Greedy decoding without cache, padding or batch."""
-    ids = list(prompt)
-    while len(ids) < len(prompt) + max_new_tokens:
-        with torch.inference_mode():
-            ids.append(int(model(torch.tensor([ids]))[0, -1].argmax()))
-        if ids[-1] == eos:
-            break
-    return ids[len(prompt) :]
-
-
-@pytest.mark.parametrize("batch_tokens", [1, 40, 1000])
-def test_batches_of_uneven_prompts_with_rows_that_end(toy_model: MPT, batch_tokens: int) -> None:
-    prompts = [[5], [7, 8, 9, 10], [3, 4] * 6, [11, 200, 31]]
-    free = [alone(toy_model, prompt, 8, eos=-1) for prompt in prompts]
-    eos = free[2][3]
-    wanted = [alone(toy_model, prompt, 8, eos) for prompt in prompts]
-    assert len({len(tokens) for tokens in wanted}) > 1
-    assert greedy(toy_model, prompts, max_new_tokens=8, eos=eos, batch_tokens=batch_tokens) == wanted
-
-
 def test_normalise_keeps_words_and_drops_what_does_not_count() -> None:
     assert normalise(" The_Answer: an  `Apple`, a day‘s ") == "answer apple day s"
 
@@ -81,3 +63,21 @@ def test_room_counts_the_thought_and_ten_more(toy_tokenizer: Tokenizer) -> None:
     rows = [{"context": "c", "answer": "12", "chain_of_thought": "abc"}]
     assert answer_room(toy_tokenizer, make(cot_delimiter="#"), rows) == 6 + 10
     assert answer_room(toy_tokenizer, make(), [{"context": "c", "answer": "12", "aliases": ["1234 "]}]) == 5
+
+
+@settings(deadline=None, max_examples=60)
+@given(text=st.text(alphabet="ab\nQu:. ", max_size=40), stops=st.sampled_from([["\n\n", "Qu:"], ["a", "bb"], ["aba", "b"]]))
+def test_what_is_enough_changes_no_answer(text: str, stops: list[str], toy_tokenizer: Tokenizer) -> None:
+    task = Task(label="t", type="generation", file="f", category="c", stop=stops, cot_delimiter="Q")
+    stopped = generation._enough(toy_tokenizer, task)
+    assert stopped is not None
+    tokens = toy_tokenizer.encode(text, add_special_tokens=False)
+    ends = [end for end in range(1, len(tokens) + 1) if stopped(tokens[:end])]
+    if ends:
+        assert clean(task, toy_tokenizer.decode(tokens[: ends[0]])) == clean(task, text)
+        assert ends == list(range(ends[0], len(tokens) + 1))
+
+
+def test_a_stop_that_is_a_pattern_is_looked_for_at_the_end_only(toy_tokenizer: Tokenizer) -> None:
+    task = Task(label="t", type="generation", file="f", category="c", stop=["a|b"])
+    assert generation._enough(toy_tokenizer, task) is None

@@ -74,6 +74,20 @@ def prefix(found: Sequence[Family]) -> Ids:
     return shared if len(shared) >= PREFIX_TOKENS else ()
 
 
+def fed_tokens(found: Sequence[Family]) -> int:
+    """Tokens that a model reads to score all of a task's families, padding apart."""
+    before = len(prefix(found))
+    return before + sum(family.tokens - before for family in found)
+
+
+def shared_prefix(prompts: Sequence[Ids]) -> Ids:
+    """The tokens that all prompts begin with and that are worth being read once; leaves each a token of its own."""
+    if len(prompts) < 2:
+        return ()
+    shared = _shared(prompts)[: min(map(len, prompts)) - 1]
+    return shared if len(shared) >= PREFIX_TOKENS else ()
+
+
 def _shared(sequences: Sequence[Ids]) -> Ids:
     """What all of ``sequences`` begin with."""
     low, high = min(sequences), max(sequences)  # all others lie between them

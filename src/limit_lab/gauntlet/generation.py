@@ -7,12 +7,11 @@ import string
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import torch
-
 from limit_lab.config import Gauntlet, Task
 from limit_lab.fingerprints import fingerprint
+from limit_lab.gauntlet.decoding import greedy
 from limit_lab.gauntlet.prompts import Prompt, answer_text
-from limit_lab.gauntlet.sequences import batches, prompt_tokens
+from limit_lab.gauntlet.sequences import prompt_tokens
 from limit_lab.gauntlet.tasks import Row
 from limit_lab.model.causal import CausalLM
 from limit_lab.model.team import ALONE, Team
@@ -58,6 +57,24 @@ def labels(task: Task, row: Row) -> list[str]:
     return sorted({_comparable(task, answer) for answer in answers(row)})
 
 
+def _enough(tokenizer: Tokenizer, task: Task) -> Callable[[Sequence[int]], bool] | None:
+    """Whether tokens that were written hold a stop string, after which nothing is looked at; None where nothing stops.
+
+    Only for stops that are plain texts, and when so much follows that no other one can still end before it.
+    """
+    if not task.stop or any(re.search(r"[.^$*+?{}\[\]\\|()]", stop) for stop in task.stop):
+        return None
+    longest = max(map(len, task.stop))
+    pattern = re.compile("|".join(task.stop))
+
+    def stopped(tokens: Sequence[int]) -> bool:
+        text = tokenizer.decode(list(tokens), skip_special_tokens=True)
+        found = pattern.search(text)
+        return found is not None and len(text) - found.start() >= longest
+
+    return stopped
+
+
 def outcomes(
     model: CausalLM,
     tokenizer: Tokenizer,
@@ -72,67 +89,24 @@ def outcomes(
     """What the model wrote for each row; right if it begins with any accepted answer (so 50 begins with 5)."""
     room = answer_room(tokenizer, task, unstripped)
     ids = [prompt_tokens(tokenizer, prompt, max(suite.max_seq_tokens, room) - room) for prompt in prompts]
+    gold = [labels(task, row) for row in rows]
     written = greedy(
         model,
         ids,
         max_new_tokens=room,
         eos=tokenizer.eos_token_id,
         batch_tokens=suite.batch_tokens,
+        enough=_enough(tokenizer, task),
         progress=progress,
         team=team,
     )
     found = []
-    for row, prompt, tokens in zip(rows, ids, written, strict=True):
+    for accepted, prompt, tokens in zip(gold, ids, written, strict=True):
         text = clean(task, tokenizer.decode(tokens, skip_special_tokens=True))
-        gold = labels(task, row)
-        correct = int(any(text.startswith(label) for label in gold))
-        found.append({"correct": correct, "prediction": text, "gold": gold, "nll": None, "prompt_sha": fingerprint([prompt])})
+        correct = int(any(text.startswith(label) for label in accepted))
+        same = {"prediction": text, "gold": accepted, "nll": None, "prompt_sha": fingerprint([prompt])}
+        found.append({"correct": correct} | same)
     return found
-
-
-@torch.inference_mode()
-def greedy(
-    model: CausalLM,
-    prompts: Sequence[Sequence[int]],
-    *,
-    max_new_tokens: int,
-    eos: int,
-    batch_tokens: int,
-    progress: Callable[[int, int], None] | None = None,
-    team: Team = ALONE,
-) -> list[list[int]]:
-    """The most probable next tokens of each prompt, up to and including ``eos``, at most ``max_new_tokens``."""
-    wanted = list(batches([len(prompt) + max_new_tokens for prompt in prompts], batch_tokens))
-    written = team.each(
-        wanted, lambda batch: _continue(model, [prompts[index] for index in batch], max_new_tokens, eos), progress
-    )
-    return [written[index] for index in range(len(prompts))]
-
-
-def _continue(model: CausalLM, prompts: Sequence[Sequence[int]], max_new_tokens: int, eos: int) -> list[list[int]]:
-    """Continue one left-padded batch; a row leaves it at its own eos."""
-    device = model.device
-    longest = max(len(prompt) for prompt in prompts)
-    left_pad = torch.tensor([longest - len(prompt) for prompt in prompts], device=device)
-    ids = torch.tensor([[*[0] * (longest - len(prompt)), *prompt] for prompt in prompts], device=device)
-    cache = model.new_cache()
-    written: list[list[int]] = [[] for _ in prompts]
-    rows = list(range(len(prompts)))
-    for _ in range(max_new_tokens):
-        hidden = model.hidden(ids, left_pad=left_pad, cache=cache)[:, -1]
-        tokens = model.logits(hidden).argmax(-1)
-        values = tokens.tolist()
-        for row, value in zip(rows, values, strict=True):
-            written[row].append(value)
-        alive = [place for place, value in enumerate(values) if value != eos]
-        if not alive:
-            break
-        if len(alive) < len(rows):
-            keep = torch.tensor(alive, device=device)
-            cache.select(keep)
-            tokens, left_pad, rows = tokens[keep], left_pad[keep], [rows[place] for place in alive]
-        ids = tokens[:, None]
-    return written
 
 
 def _comparable(task: Task, text: str) -> str:

@@ -74,14 +74,24 @@ class Cache:
         self.layers[layer] = (keys, values)
         return keys, values
 
-    def select(self, rows: Tensor) -> None:
-        """Keep (or repeat) the given batch rows, int64 [n]."""
-        self.layers = [pair and (_rows(pair[0], rows), _rows(pair[1], rows)) for pair in self.layers]
+    def select(self, rows: Tensor, last: int | None = None) -> None:
+        """Keep the given batch rows, int64 [n], and of the columns the ``last`` ones."""
+        first = 0 if last is None else self.tokens - last
+        self.layers = [pair and (_rows(pair[0], rows, first), _rows(pair[1], rows, first)) for pair in self.layers]
 
     def spread(self, rows: Tensor, lengths: Tensor) -> Cache:
         """Another one: the first ``lengths`` tokens of each of the batch ``rows``, aligned at the right; both int64 [n]."""
         made = Cache(len(self.layers))
         made.layers = [pair and (aligned(pair[0], rows, lengths), aligned(pair[1], rows, lengths)) for pair in self.layers]
+        return made
+
+    def joined(self, other: Cache) -> Cache:
+        """Another one, with the rows of both: those of the one with fewer columns get more at their left."""
+        made = Cache(len(self.layers))
+        made.layers = [
+            mine and yours and (below(mine[0], yours[0]), below(mine[1], yours[1]))
+            for mine, yours in zip(self.layers, other.layers, strict=True)
+        ]
         return made
 
 
@@ -204,6 +214,12 @@ class Flex:
         return mixed
 
 
+def below(upper: Tensor, lower: Tensor) -> Tensor:
+    """Keys or values of more rows, [n, heads, tokens, head_dim]: zeros at the left of those that have fewer columns."""
+    width = max(upper.shape[2], lower.shape[2])
+    return torch.cat([F.pad(part, (0, 0, width - part.shape[2], 0)) for part in (upper, lower)])
+
+
 def aligned(held: Tensor, rows: Tensor, lengths: Tensor) -> Tensor:
     """The first ``lengths`` columns of each of the batch ``rows`` of keys or values, at the right of those returned.
 
@@ -217,8 +233,8 @@ def aligned(held: Tensor, rows: Tensor, lengths: Tensor) -> Tensor:
     return held[rows[:, None], :, column.clamp(min=0)].transpose(1, 2)
 
 
-def _rows(held: Tensor, rows: Tensor) -> Tensor:
-    return held[rows.to(held.device)]
+def _rows(held: Tensor, rows: Tensor, first: int) -> Tensor:
+    return held[rows.to(held.device), :, first:]
 
 
 def _apart(query: Tensor, key: Tensor, value: Tensor, lengths: list[int]) -> Iterator[tuple[Tensor, Tensor, Tensor]]:

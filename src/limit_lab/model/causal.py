@@ -18,11 +18,14 @@ class KeyValues(Protocol):
     def tokens(self) -> int:
         """Columns that it holds."""
 
-    def select(self, rows: Tensor) -> None:
-        """Keep (or repeat) the given batch rows, int64 [n]."""
+    def select(self, rows: Tensor, last: int | None = None) -> None:
+        """Keep the given batch rows, int64 [n], and of the columns the ``last`` ones."""
 
     def spread(self, rows: Tensor, lengths: Tensor) -> KeyValues:
         """Another one: the first ``lengths`` tokens of each of the batch ``rows``, aligned at the right; both int64 [n]."""
+
+    def joined(self, other: Any) -> KeyValues:
+        """Another one, with the rows of both: those of the one with fewer columns get more at their left."""
 
 
 class Head(nn.Module):

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from limit_lab.errors import ModelError
 from limit_lab.model import hugging_face_attention as packed_attention
-from limit_lab.model.attention import aligned
+from limit_lab.model.attention import aligned, below
 from limit_lab.model.causal import CausalLM
 from limit_lab.shapes import weights
 
@@ -43,8 +43,12 @@ class DynamicKeyValues:
     def tokens(self) -> int:
         return int(self.held.get_seq_length())
 
-    def select(self, rows: Tensor) -> None:
+    def select(self, rows: Tensor, last: int | None = None) -> None:
         self.held.batch_select_indices(rows.cpu())  # indices that keys on any device take
+        first = 0 if last is None else self.tokens - last
+        layers: list[Any] = self.held.layers if first else []
+        for layer in layers:
+            layer.keys, layer.values = layer.keys[:, :, first:], layer.values[:, :, first:]
 
     def spread(self, rows: Tensor, lengths: Tensor) -> DynamicKeyValues:
         """Another one: the first ``lengths`` tokens of each of the batch ``rows``, aligned at the right; both int64 [n]."""
@@ -52,6 +56,15 @@ class DynamicKeyValues:
         layers: list[Any] = self.held.layers
         for number, layer in enumerate(layers):
             made.held.update(aligned(layer.keys, rows, lengths), aligned(layer.values, rows, lengths), number)
+        return made
+
+    def joined(self, other: DynamicKeyValues) -> DynamicKeyValues:
+        """Another one, with the rows of both: those of the one with fewer columns get more at their left."""
+        made = DynamicKeyValues(self.config)
+        mine, yours = self.held.layers, other.held.layers
+        for number, (upper, lower) in enumerate(zip(mine, yours, strict=True)):
+            pair: tuple[Any, Any] = (upper, lower)
+            made.held.update(below(pair[0].keys, pair[1].keys), below(pair[0].values, pair[1].values), number)
         return made
 
 
