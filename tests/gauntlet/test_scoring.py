@@ -14,6 +14,7 @@ from torch import Tensor
 
 from limit_lab.errors import EvalError
 from limit_lab.gauntlet import reading
+from limit_lab.gauntlet.families import beginnings, families, fed_tokens
 from limit_lab.gauntlet.reading import Score, token_losses, within_memory
 from limit_lab.gauntlet.scoring import pick, score
 from limit_lab.gauntlet.sequences import Scorable
@@ -121,13 +122,20 @@ def test_what_sequences_share_is_read_once(toy_model: MPT, monkeypatch: pytest.M
     assert fed == [3]
     fed.clear()
     before = tuple(range(40))
-    score(
-        toy_model,
-        [[Scorable((*before, *one.ids), 40 + one.start) for one in item] for item in letters * 2 + [four_choices(1)]],
-        batch_tokens=10**6,
-    )
+    after = [[Scorable((*before, *one.ids), 40 + one.start) for one in item] for item in [*letters, four_choices(1)]]
+    score(toy_model, after, batch_tokens=10**6)
     assert fed[0] == 40, "what all questions begin with"
-    assert sum(fed) < 40 + 60
+    assert fed_tokens(families(after)) == 40 + 3 + 11 + 3 * 2
+
+
+def test_beginnings_are_found_where_they_are_worth_it() -> None:
+    one, other = tuple(range(50)), tuple(range(100, 140))
+    sequences = [(*one, 1), (*other, 2, 3), (7, 8), (*one, 4), (*other, 5), (*one[:20], 9)]
+    found = beginnings(sequences, [len(sequence) - 1 for sequence in sequences])
+    assert [(group.prefix, group.places) for group in found] == [(one, (0, 3)), (other, (1, 4)), ((), (2, 5))]
+    alike_all = [(*one, *range(200, 400)), (*one, *range(500, 700))]
+    assert [group.prefix for group in beginnings(alike_all, [249, 249])] == [one], "less than half, but of all"
+    assert [group.prefix for group in beginnings(alike_all, [249, 40])] == [one[:40]]
 
 
 def test_only_scored_positions_are_projected_and_each_once(toy_model: MPT, monkeypatch: pytest.MonkeyPatch) -> None:

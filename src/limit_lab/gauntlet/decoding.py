@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
 
-from limit_lab.gauntlet.families import Ids, shared_prefix
+from limit_lab.gauntlet.families import Alike, Ids, beginnings, planned
 from limit_lab.gauntlet.reading import Reader, within_memory
-from limit_lab.gauntlet.sequences import batches
 from limit_lab.model.causal import CausalLM, KeyValues
 from limit_lab.model.team import ALONE, Team
 
@@ -54,23 +54,29 @@ def greedy(
     """
     ids = [tuple(prompt) for prompt in prompts]
     decoder = Decoder(model, max_new_tokens, eos, enough)
-    wanted = list(batches([len(prompt) + max_new_tokens for prompt in ids], batch_tokens))
-    reader = Reader(model, shared_prefix(ids) if model.shares else (), batch_tokens=batch_tokens)
+    reader = Reader(model, batch_tokens=batch_tokens)
+    every = tuple(range(len(ids)))
+    groups = beginnings(ids, [len(prompt) - 1 for prompt in ids]) if model.shares else [Alike((), every)]
+    prefixes = {place: group.prefix for group in groups for place in group.places}
+    wanted = planned(groups, [len(one) + max_new_tokens for one in ids], batch_tokens, several=QUEUED if model.shares else 1)
 
-    def work(own: Sequence[Ids]) -> list[list[int]]:
-        return Queue(decoder, reader, own).run() if model.shares else _together(decoder, own)
+    def work(own: Sequence[int]) -> list[list[int]]:
+        queued = partial(_queued, decoder, reader, prefixes[own[0]])
+        return within_memory(queued if model.shares else partial(_together, decoder), [ids[index] for index in own])
 
-    if model.shares:
-        wanted = [[index for batch in wanted[at : at + QUEUED] for index in batch] for at in range(0, len(wanted), QUEUED)]
-    written = team.each(wanted, lambda own: within_memory(work, [ids[index] for index in own]), progress)
+    written = team.each(wanted, work, progress)
     return [written[index] for index in range(len(ids))]
+
+
+def _queued(decoder: Decoder, reader: Reader, prefix: Ids, prompts: Sequence[Ids]) -> list[list[int]]:
+    return Queue(decoder, reader, prefix, prompts).run()
 
 
 class Queue:
     """Prompts, the longest first, of which as many are continued at a time as have room in the reader's batches."""
 
-    def __init__(self, decoder: Decoder, reader: Reader, prompts: Sequence[Ids]) -> None:
-        self.decoder, self.reader, self.prompts = decoder, reader, prompts
+    def __init__(self, decoder: Decoder, reader: Reader, prefix: Ids, prompts: Sequence[Ids]) -> None:
+        self.decoder, self.reader, self.prefix, self.prompts = decoder, reader, prefix, prompts
         self.rows = max(1, reader.batch_tokens // (len(prompts[0]) + decoder.max_new_tokens))
         self.waiting = deque(range(len(prompts)))
         self.written: list[list[int]] = [[] for _ in prompts]
@@ -94,8 +100,8 @@ class Queue:
         return torch.tensor(held, device=self.decoder.model.device)
 
     def _admit(self, new: list[int]) -> None:
-        model, skipped = self.decoder.model, len(self.reader.prefix)
-        cache = self.reader.start(len(new))
+        model, skipped = self.decoder.model, len(self.prefix)
+        cache = self.reader.start(self.prefix, len(new))
         hidden = model.hidden(self.reader.padded([self.prompts[row][skipped:] for row in new]), cache=cache)
         ends = torch.tensor([len(self.prompts[row]) - skipped - 1 for row in new], device=hidden.device)
         self._take(new, hidden[torch.arange(len(new), device=hidden.device), ends])

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby, takewhile
 
-from limit_lab.gauntlet.sequences import Scorable
+from limit_lab.gauntlet.sequences import Scorable, batches
 
 #: Tokens that all families of a task must begin with for their keys and values to be kept for all.
 PREFIX_TOKENS = 32
@@ -64,28 +64,57 @@ def _of_question(sequences: Sequence[Scorable], *, share: bool) -> Iterator[Fami
         yield Family(_shared([sequence.ids[:-1] for sequence in own]), own)
 
 
-def prefix(found: Sequence[Family]) -> Ids:
-    """The tokens that all trunks begin with and that are worth being read once; what is scored comes after them."""
-    if len(found) < 2:
-        return ()
-    shared = _shared([family.trunk for family in found])
-    scored = min(member.start for family in found for member in family.members)
-    shared = shared[: min(scored, *(len(family.trunk) for family in found)) - 1]
-    return shared if len(shared) >= PREFIX_TOKENS else ()
+@dataclass(frozen=True, slots=True)
+class Alike:
+    """Places of token sequences that begin with ``prefix``, which is read once for all; it may be empty."""
+
+    prefix: Ids
+    places: tuple[int, ...]
+
+
+def alike(found: Sequence[Family]) -> list[Alike]:
+    """The families whose trunks share a beginning that is worth being read once; what is scored comes after it."""
+    room = [min(len(family.trunk), *(member.start for member in family.members)) - 1 for family in found]
+    return beginnings([family.trunk for family in found], room)
+
+
+def beginnings(sequences: Sequence[Ids], room: Sequence[int]) -> list[Alike]:
+    """Sequences that share half of themselves, and all others; a prefix takes at most ``room`` tokens of each of its own."""
+    order = sorted(range(len(sequences)), key=lambda place: sequences[place])
+    runs: list[list[int]] = []
+    shared: Ids = ()
+    for place in order:
+        further = _shared([shared, sequences[place][: room[place]]])
+        if runs and len(further) >= PREFIX_TOKENS and 2 * len(further) >= len(sequences[place]):
+            runs[-1].append(place)
+            shared = further
+        else:
+            runs.append([place])
+            shared = sequences[place][: room[place]]
+    others = [place for run in runs for place in run if len(run) == 1]
+    return [_alike(sequences, room, run) for run in [*(run for run in runs if len(run) > 1), others] if run]
+
+
+def _alike(sequences: Sequence[Ids], room: Sequence[int], places: Sequence[int]) -> Alike:
+    shared = _shared([sequences[place][: room[place]] for place in places]) if len(places) > 1 else ()
+    return Alike(shared if len(shared) >= PREFIX_TOKENS else (), tuple(sorted(places)))
+
+
+def planned(groups: Sequence[Alike], lengths: Sequence[int], batch_tokens: int, *, several: int = 1) -> list[list[int]]:
+    """Places in batches of one group each, longest first, with ``several`` times what has room in ``batch_tokens``."""
+    found = []
+    for group in groups:
+        own = list(batches([lengths[place] for place in group.places], batch_tokens))
+        for start in range(0, len(own), several):
+            found.append([group.places[index] for batch in own[start : start + several] for index in batch])
+    return found
 
 
 def fed_tokens(found: Sequence[Family]) -> int:
     """Tokens that a model reads to score all of a task's families, padding apart."""
-    before = len(prefix(found))
-    return before + sum(family.tokens - before for family in found)
-
-
-def shared_prefix(prompts: Sequence[Ids]) -> Ids:
-    """The tokens that all prompts begin with and that are worth being read once; leaves each a token of its own."""
-    if len(prompts) < 2:
-        return ()
-    shared = _shared(prompts)[: min(map(len, prompts)) - 1]
-    return shared if len(shared) >= PREFIX_TOKENS else ()
+    return sum(
+        len(group.prefix) + sum(found[place].tokens - len(group.prefix) for place in group.places) for group in alike(found)
+    )
 
 
 def _shared(sequences: Sequence[Ids]) -> Ids:

@@ -53,20 +53,19 @@ class Spot:
 
 
 class Reader:
-    """Scores families that all begin with ``prefix``, which is read once and kept."""
+    """Reads token sequences with ``model``, about ``batch_tokens`` at a time; the last prefix is kept."""
 
-    def __init__(self, model: CausalLM, prefix: Ids, *, batch_tokens: int) -> None:
+    def __init__(self, model: CausalLM, *, batch_tokens: int) -> None:
         self.model = model
-        self.prefix = prefix
         self.batch_tokens = batch_tokens
-        self._held: KeyValues | None = None
+        self._held: tuple[Ids, KeyValues] | None = None
 
-    def scores(self, batch: Sequence[Family]) -> list[list[Score]]:
-        """The scores of each family's members. Raises: EvalError for a loss that is not a number."""
+    def scores(self, batch: Sequence[Family], *, prefix: Ids) -> list[list[Score]]:
+        """The scores of the members of families that all begin with ``prefix``. Raises: EvalError for one that is no number."""
         ends = any(family.tail(member) for family in batch for member in family.members)
-        cache = self.start(len(batch)) if ends or self.prefix else None
-        hidden = self.model.hidden(self.padded([family.trunk[len(self.prefix) :] for family in batch]), cache=cache)
-        parts = [self._scored(hidden, list(self._in_trunks(batch)))]
+        cache = self.start(prefix, len(batch)) if ends or prefix else None
+        hidden = self.model.hidden(self.padded([family.trunk[len(prefix) :] for family in batch]), cache=cache)
+        parts = [self._scored(hidden, _in_trunks(batch, len(prefix)))]
         if cache is not None:
             parts += self._tails(batch, cache)
         return [
@@ -74,30 +73,20 @@ class Reader:
             for place, family in enumerate(batch)
         ]
 
-    def start(self, rows: int) -> KeyValues:
-        """A cache that holds the prefix in each of ``rows`` rows."""
-        if not self.prefix:
+    def start(self, prefix: Ids, rows: int) -> KeyValues:
+        """A cache that holds ``prefix`` in each of ``rows`` rows."""
+        if not prefix:
             return self.model.new_cache()
-        if self._held is None:
-            self._held = self.model.new_cache()
-            self.model.hidden(self.padded([self.prefix]), cache=self._held)
+        if self._held is None or self._held[0] != prefix:
+            self._held = (prefix, self.model.new_cache())
+            self.model.hidden(self.padded([prefix]), cache=self._held[1])
         row = torch.zeros(rows, dtype=torch.long, device=self.model.device)
-        return self._held.spread(row, row + len(self.prefix))
+        return self._held[1].spread(row, row + len(prefix))
 
     def padded(self, rows: Sequence[Sequence[int]]) -> Tensor:
         """Token ids int64 [rows, longest] on the model's device, zeros at the right."""
         longest = max(map(len, rows))
         return torch.tensor([[*row, *[0] * (longest - len(row))] for row in rows], device=self.model.device)
-
-    def _in_trunks(self, batch: Sequence[Family]) -> list[Spot]:
-        """The last token of a trunk, and those before it where choices begin alike."""
-        skipped = len(self.prefix)
-        return [
-            Spot(place, at - skipped, member.ids[at + 1], (place, number))
-            for place, family in enumerate(batch)
-            for number, member in enumerate(family.members)
-            for at in range(member.start - 1, min(len(family.trunk), len(member.ids) - 1))
-        ]
 
     def _tails(self, batch: Sequence[Family], trunks: KeyValues) -> list[dict[tuple[int, int], Scored]]:
         """What the tails' own tokens predict, some tails at a time."""
@@ -146,6 +135,16 @@ class Reader:
                 held[0].append(loss)
                 held[1].append(best)
         return found
+
+
+def _in_trunks(batch: Sequence[Family], skipped: int) -> list[Spot]:
+    """The last token of each context, and those after it that choices share, as far as they lie in the trunks."""
+    return [
+        Spot(place, at - skipped, member.ids[at + 1], (place, number))
+        for place, family in enumerate(batch)
+        for number, member in enumerate(family.members)
+        for at in range(member.start - 1, min(len(family.trunk), len(member.ids) - 1))
+    ]
 
 
 def token_losses(logits: Tensor, targets: Tensor, at: Tensor | None = None) -> Tensor:

@@ -7,16 +7,17 @@ The work is proportional to distinct tokens (`families`), and only scored positi
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import torch
 
 from limit_lab.config import Gauntlet, Task
 from limit_lab.fingerprints import fingerprint
-from limit_lab.gauntlet.families import families, prefix
+from limit_lab.gauntlet.families import Alike, alike, families, planned
 from limit_lab.gauntlet.prompts import Prompt
 from limit_lab.gauntlet.reading import Reader, Score, within_memory
-from limit_lab.gauntlet.sequences import Scorable, batches, scorables
+from limit_lab.gauntlet.sequences import Scorable, scorables
 from limit_lab.gauntlet.tasks import Row
 from limit_lab.model.causal import CausalLM
 from limit_lab.model.team import ALONE, Team
@@ -38,9 +39,16 @@ def score(
     number, which would otherwise count as the first choice, and when the device has no room for a single family.
     """
     found = families(questions, share=model.shares)
-    reader = Reader(model, prefix(found) if model.shares else (), batch_tokens=batch_tokens)
-    wanted = list(batches([len(family.trunk) for family in found], batch_tokens))
-    read = team.each(wanted, lambda batch: within_memory(reader.scores, [found[index] for index in batch]), progress)
+    groups = alike(found) if model.shares else [Alike((), tuple(range(len(found))))]
+    prefixes = {place: group.prefix for group in groups for place in group.places}
+    reader = Reader(model, batch_tokens=batch_tokens)
+    wanted = planned(groups, [len(family.trunk) for family in found], batch_tokens)
+
+    def work(batch: Sequence[int]) -> list[list[Score]]:
+        own = partial(reader.scores, prefix=prefixes[batch[0]])
+        return within_memory(own, [found[index] for index in batch])
+
+    read = team.each(wanted, work, progress)
     by_sequence = {
         member: scored for index, own in read.items() for member, scored in zip(found[index].members, own, strict=True)
     }
