@@ -6,10 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from torch import Tensor
 
 from limit_lab.config import Gauntlet, Task
 from limit_lab.errors import EvalError
-from limit_lab.gauntlet import evaluate, scoring
+from limit_lab.gauntlet import evaluate, results, scoring
 from limit_lab.model.mpt import MPT
 from limit_lab.prompt import Tokenizer, document
 from limit_lab.store import read_rows
@@ -110,6 +111,32 @@ def test_a_killed_evaluation_goes_on_at_the_next_task(
     assert run(toy_model, toy_tokenizer, suite_of(*TASKS), data, tmp_path / "killed") == whole
     assert labels == ["cloze"]
     assert (items / "choice.jsonl").stat().st_mtime_ns == before
+
+
+def test_a_task_killed_half_way_goes_on_at_its_next_batches(
+    toy_model: MPT, toy_tokenizer: Tokenizer, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(results, "BATCHES", 1)
+    small = suite_of(*TASKS, batch_tokens=1)
+    whole = run(toy_model, toy_tokenizer, small, data, tmp_path / "whole")
+    hidden, calls = toy_model.hidden, list[int]()
+
+    def dying(ids: Tensor, **more: Any) -> Tensor:
+        calls.append(len(ids))
+        if len(calls) == 5:
+            raise KeyboardInterrupt
+        return hidden(ids, **more)
+
+    monkeypatch.setattr(toy_model, "hidden", dying)
+    with pytest.raises(KeyboardInterrupt):
+        run(toy_model, toy_tokenizer, small, data, tmp_path / "killed")
+    items = tmp_path / "killed" / "items"
+    (partial,) = items.glob(".*.partial")
+    assert len(partial.read_text().splitlines()) > 1
+    assert run(toy_model, toy_tokenizer, small, data, tmp_path / "killed") == whole
+    assert not list(items.glob(".*.partial"))
+    for file in (tmp_path / "whole" / "items").glob("*.jsonl"):
+        assert (items / file.name).read_bytes() == file.read_bytes()
 
 
 def test_changed_rows_are_asked_again(toy_model: MPT, toy_tokenizer: Tokenizer, data: Path, tmp_path: Path) -> None:

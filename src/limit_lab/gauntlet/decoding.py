@@ -12,6 +12,7 @@ from torch import Tensor
 
 from limit_lab.gauntlet.families import Alike, Ids, beginnings, planned
 from limit_lab.gauntlet.reading import Reader, within_memory
+from limit_lab.gauntlet.results import Results, each
 from limit_lab.model.causal import CausalLM, KeyValues
 from limit_lab.model.team import ALONE, Team
 
@@ -47,6 +48,7 @@ def greedy(
     enough: Enough | None = None,
     progress: Callable[[int, int], None] | None = None,
     team: Team = ALONE,
+    results: Results | None = None,
 ) -> list[list[int]]:
     """The most probable next tokens of each prompt.
 
@@ -64,7 +66,7 @@ def greedy(
         queued = partial(_queued, decoder, reader, prefixes[own[0]])
         return within_memory(queued if model.shares else partial(_together, decoder), [ids[index] for index in own])
 
-    written = team.each(wanted, work, progress)
+    written = each(team, wanted, work, lambda kept: [int(token) for token in kept], progress, results)
     return [written[index] for index in range(len(ids))]
 
 

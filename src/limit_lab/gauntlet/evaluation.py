@@ -12,6 +12,7 @@ from limit_lab.config import Gauntlet, Task
 from limit_lab.fingerprints import fingerprint
 from limit_lab.gauntlet.aggregate import composite, task_result
 from limit_lab.gauntlet.prompts import Prompt, raw_prompts, template_prompts
+from limit_lab.gauntlet.results import Results
 from limit_lab.gauntlet.sequences import prefix_space
 from limit_lab.gauntlet.tasks import Row, asked, parts, read, require_files, strip
 from limit_lab.model.team import ALONE, Team
@@ -49,8 +50,12 @@ def evaluate(
     require_files(suite, tasks, data)
     results: dict[str, dict[str, Any]] = {}
     for task in tasks:
-        ask = partial(_ask, model, tokenizer, suite, task, data, prompting, prompt_format, progress, team)
-        records = _once(team, out / "items", task, _inputs(suite, task, data, prompting, prompt_format), ask)
+        inputs = _inputs(suite, task, data, prompting, prompt_format)
+        under_way = Results(file=out / "items" / f".{task.label}.partial", inputs=inputs)
+        ask = partial(_ask, model, tokenizer, suite, task, data, prompting, prompt_format, progress, team, under_way)
+        records = _once(team, out / "items", task, inputs, ask)
+        if team.first:
+            under_way.file.unlink(missing_ok=True)
         if progress is not None:
             progress(task.label, len(records), len(records))
         results[task.label] = task_result(task, records, prompting=prompting)
@@ -101,6 +106,7 @@ def _ask(
     prompt_format: str,
     progress: Progress | None,
     team: Team,
+    results: Results,
 ) -> list[dict[str, Any]]:
     from limit_lab.gauntlet import generation, scoring
 
@@ -109,9 +115,9 @@ def _ask(
     prompts = _prompts(tokenizer, task, rows, prompting, prompt_format)
     report = None if progress is None else partial(progress, task.label)
     if task.type == "generation":
-        found = generation.outcomes(model, tokenizer, task, rows, unstripped, prompts, suite, report, team)
+        found = generation.outcomes(model, tokenizer, task, rows, unstripped, prompts, suite, report, team, results)
     else:
-        found = scoring.outcomes(model, tokenizer, task, rows, prompts, suite, report, team)
+        found = scoring.outcomes(model, tokenizer, task, rows, prompts, suite, report, team, results)
     return [_identity(index, row) | outcome for index, (row, outcome) in enumerate(zip(rows, found, strict=True))]
 
 

@@ -11,6 +11,7 @@ from limit_lab.config import Gauntlet, Task
 from limit_lab.fingerprints import fingerprint
 from limit_lab.gauntlet.decoding import greedy
 from limit_lab.gauntlet.prompts import Prompt, answer_text
+from limit_lab.gauntlet.results import Results
 from limit_lab.gauntlet.sequences import prompt_tokens
 from limit_lab.gauntlet.tasks import Row
 from limit_lab.model.causal import CausalLM
@@ -85,6 +86,7 @@ def outcomes(
     suite: Gauntlet,
     progress: Callable[[int, int], None] | None = None,
     team: Team = ALONE,
+    results: Results | None = None,
 ) -> list[dict[str, Any]]:
     """What the model wrote for each row; right if it begins with any accepted answer (so 50 begins with 5)."""
     room = answer_room(tokenizer, task, unstripped)
@@ -99,6 +101,7 @@ def outcomes(
         enough=_enough(tokenizer, task),
         progress=progress,
         team=team,
+        results=results,
     )
     found = []
     for accepted, prompt, tokens in zip(gold, ids, written, strict=True):

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -30,12 +30,17 @@ POSITIONS_AT_ONCE = 512
 NO_ROOM = "not enough memory"
 
 
-@dataclass(frozen=True, slots=True)
-class Score:
+class Score(NamedTuple):
     """Mean negative log-likelihood per scored token (nats, float32), and the arg-max token at each scored position."""
 
     nll: float
     predicted: tuple[int, ...]
+
+    @classmethod
+    def of(cls, kept: Sequence[Any]) -> Score:
+        """From what JSON makes of one."""
+        nll, predicted = kept
+        return cls(nll=nll, predicted=tuple(predicted))
 
 
 #: Losses and arg-max tokens at scored positions of one sequence, in order.

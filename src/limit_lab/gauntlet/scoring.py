@@ -17,6 +17,7 @@ from limit_lab.fingerprints import fingerprint
 from limit_lab.gauntlet.families import Alike, alike, families, planned
 from limit_lab.gauntlet.prompts import Prompt
 from limit_lab.gauntlet.reading import Reader, Score, within_memory
+from limit_lab.gauntlet.results import Results, each
 from limit_lab.gauntlet.sequences import Scorable, scorables
 from limit_lab.gauntlet.tasks import Row
 from limit_lab.model.causal import CausalLM
@@ -32,11 +33,13 @@ def score(
     batch_tokens: int,
     progress: Callable[[int, int], None] | None = None,
     team: Team = ALONE,
+    results: Results | None = None,
 ) -> list[list[Score]]:
     """Score the sequences of every question. What they share is read once; so are equal sequences, and equal choices tie.
 
-    ``progress`` gets the families of sequences done and to do. Raises: EvalError when the model gives a loss that is not a
-    number, which would otherwise count as the first choice, and when the device has no room for a single family.
+    ``progress`` gets the families of sequences done and to do; ``results`` keeps those of each on the way.
+    Raises: EvalError when the model gives a loss that is not a number, which would otherwise count as the first choice, and
+    when the device has no room for a single family.
     """
     found = families(questions, share=model.shares)
     groups = alike(found) if model.shares else [Alike((), tuple(range(len(found))))]
@@ -48,7 +51,7 @@ def score(
         own = partial(reader.scores, prefix=prefixes[batch[0]])
         return within_memory(own, [found[index] for index in batch])
 
-    read = team.each(wanted, work, progress)
+    read = each(team, wanted, work, lambda kept: [Score.of(one) for one in kept], progress, results)
     by_sequence = {
         member: scored for index, own in read.items() for member, scored in zip(found[index].members, own, strict=True)
     }
@@ -70,10 +73,11 @@ def outcomes(
     suite: Gauntlet,
     progress: Callable[[int, int], None] | None = None,
     team: Team = ALONE,
+    results: Results | None = None,
 ) -> list[dict[str, Any]]:
     """What the model made of each row of a language-modelling, multiple-choice or schema task."""
     items = [scorables(tokenizer, prompt, suite.max_seq_tokens) for prompt in prompts]
-    scores = score(model, items, batch_tokens=suite.batch_tokens, progress=progress, team=team)
+    scores = score(model, items, batch_tokens=suite.batch_tokens, progress=progress, team=team, results=results)
     found = []
     for row, item, own in zip(rows, items, scores, strict=True):
         outcome = _completion(tokenizer, item[0], own[0]) if task.type == "language_modeling" else _choice(row, own)
