@@ -82,7 +82,7 @@ def _loaded(study: Study, folder: Path) -> CausalLM:
 
 def _gauntlet(study: Study, evaluation: Evaluation, prompting: str, team: Team, move: Move) -> dict[str, Any]:
     from limit_lab.gauntlet import evaluate
-    from limit_lab.model.bases import gauntlet_data, tokenizer_of
+    from limit_lab.model.bases import gauntlet_data, tokenizer_mark, tokenizer_of
 
     return evaluate(
         _loaded(study, evaluation.model),
@@ -94,6 +94,7 @@ def _gauntlet(study: Study, evaluation: Evaluation, prompting: str, team: Team, 
         prompt_format=study.prompt.format,
         progress=by_part(move, [task.label for task in study.gauntlet.tasks if prompting == "raw" or task.template]),
         team=team,
+        prompts=Path(study.runs) / "prompts" / tokenizer_mark(study),
     )
 
 

@@ -68,12 +68,17 @@ def _system_code(error: BaseException) -> int | None:
 
 def write_text(path: Path, text: str) -> None:
     """Write atomically: a reader sees the old file or the whole new one. Raises: DataError when the disk refuses."""
+    write_bytes(path, text.encode("utf-8"))
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write atomically, as `write_text` does."""
     partial = path.with_name(f".{path.name}.{os.getpid()}")
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
-            with partial.open("w", encoding="utf-8") as file:
-                file.write(text)
+            with partial.open("wb") as file:
+                file.write(content)
                 file.flush()
                 os.fsync(file.fileno())
             partial.replace(path)

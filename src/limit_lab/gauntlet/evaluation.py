@@ -8,13 +8,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from limit_lab import store
-from limit_lab.config import Gauntlet, Task
+from limit_lab.config import NUMERICS, Gauntlet, Task
 from limit_lab.fingerprints import fingerprint
 from limit_lab.gauntlet.aggregate import composite, task_result
 from limit_lab.gauntlet.prompts import Prompt, raw_prompts, template_prompts
 from limit_lab.gauntlet.results import Results
-from limit_lab.gauntlet.sequences import prefix_space
+from limit_lab.gauntlet.sequences import prefix_space, scorables
 from limit_lab.gauntlet.tasks import Row, asked, parts, read, require_files, strip
+from limit_lab.gauntlet.tokenised import tokenised
 from limit_lab.model.team import ALONE, Team
 from limit_lab.prompt import Tokenizer
 
@@ -35,6 +36,7 @@ def evaluate(
     prompt_format: str,
     progress: Progress | None = None,
     team: Team = ALONE,
+    prompts: Path | None = None,
 ) -> dict[str, Any]:
     """Score ``model`` on the tasks of ``suite`` whose files lie under ``data``; return scores, categories and average.
 
@@ -42,7 +44,8 @@ def evaluate(
     instruction template ``prompt_format``. Records go to ``out/items/<label>.jsonl``; a task whose records were written
     for the same task, data and prompting is not asked again, so ``out`` must belong to one model. ``progress`` gets a
     label with the sequences done and to do, and when a task is finished its rows as both. Every process of ``team`` calls
-    this for the same model, and gets the same; the first one reads and writes the records.
+    this for the same model, and gets the same; the first one reads and writes the records. ``prompts`` is a folder that keeps
+    prompts as ids of this one tokenizer, for the next model that is asked the same.
 
     Raises: EvalError when a task has no data or cannot be scored; DataError for a malformed row.
     """
@@ -52,7 +55,7 @@ def evaluate(
     for task in tasks:
         inputs = _inputs(suite, task, data, prompting, prompt_format)
         under_way = Results(file=out / "items" / f".{task.label}.partial", inputs=inputs)
-        ask = partial(_ask, model, tokenizer, suite, task, data, prompting, prompt_format, progress, team, under_way)
+        ask = partial(_ask, model, tokenizer, suite, task, data, prompting, prompt_format, progress, team, under_way, prompts)
         records = _once(team, out / "items", task, inputs, ask)
         if team.first:
             under_way.file.unlink(missing_ok=True)
@@ -107,17 +110,20 @@ def _ask(
     progress: Progress | None,
     team: Team,
     results: Results,
+    kept: Path | None,
 ) -> list[dict[str, Any]]:
     from limit_lab.gauntlet import generation, scoring
 
     unstripped = read(task, data)
     rows = strip(unstripped)
-    prompts = _prompts(tokenizer, task, rows, prompting, prompt_format)
+    prompts = partial(_prompts, tokenizer, task, rows, prompting, prompt_format)
     report = None if progress is None else partial(progress, task.label)
     if task.type == "generation":
-        found = generation.outcomes(model, tokenizer, task, rows, unstripped, prompts, suite, report, team, results)
+        found = generation.outcomes(model, tokenizer, task, rows, unstripped, prompts(), suite, report, team, results)
     else:
-        found = scoring.outcomes(model, tokenizer, task, rows, prompts, suite, report, team, results)
+        asked_alike = {**results.inputs, "numerics": NUMERICS}
+        items = tokenised(kept, asked_alike, lambda: [scorables(tokenizer, one, suite.max_seq_tokens) for one in prompts()])
+        found = scoring.outcomes(model, tokenizer, task, rows, items, suite, report, team, results)
     return [_identity(index, row) | outcome for index, (row, outcome) in enumerate(zip(rows, found, strict=True))]
 
 

@@ -15,10 +15,9 @@ import torch
 from limit_lab.config import Gauntlet, Task
 from limit_lab.fingerprints import fingerprint
 from limit_lab.gauntlet.families import Alike, alike, families, planned
-from limit_lab.gauntlet.prompts import Prompt
 from limit_lab.gauntlet.reading import Reader, Score, within_memory
 from limit_lab.gauntlet.results import Results, each
-from limit_lab.gauntlet.sequences import Scorable, scorables
+from limit_lab.gauntlet.sequences import Scorable
 from limit_lab.gauntlet.tasks import Row
 from limit_lab.model.causal import CausalLM
 from limit_lab.model.team import ALONE, Team
@@ -69,14 +68,13 @@ def outcomes(
     tokenizer: Tokenizer,
     task: Task,
     rows: Sequence[Row],
-    prompts: Sequence[Prompt],
+    items: Sequence[Sequence[Scorable]],
     suite: Gauntlet,
     progress: Callable[[int, int], None] | None = None,
     team: Team = ALONE,
     results: Results | None = None,
 ) -> list[dict[str, Any]]:
-    """What the model made of each row of a language-modelling, multiple-choice or schema task."""
-    items = [scorables(tokenizer, prompt, suite.max_seq_tokens) for prompt in prompts]
+    """What the model made of each row of a language-modelling, multiple-choice or schema task, asked as ``items``."""
     scores = score(model, items, batch_tokens=suite.batch_tokens, progress=progress, team=team, results=results)
     found = []
     for row, item, own in zip(rows, items, scores, strict=True):

@@ -140,6 +140,12 @@ def tokenizer_of(study: Study) -> Tokenizer:
     return load_tokenizer(base_folder(study))
 
 
+def tokenizer_mark(study: Study) -> str:
+    """What tells the study's tokenizer from others: it is a function of its files."""
+    found = content(base_folder(study))
+    return fingerprint({name: mark for name, mark in found.items() if "token" in name})
+
+
 def gauntlet_data(study: Study) -> Path:
     """The folder of the gauntlet's files; the embedded world writes its own, once per seed, version and part."""
     if study.gauntlet.data is not None:
