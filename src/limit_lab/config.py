@@ -108,6 +108,7 @@ class Model:
     max_seq_len: int = 2048
     tokenizer: str | None = None  # folder; random weights take their tokenizer from here
     init_seed: int = 0
+    adapters: str | None = field(default=None, metadata=ADDED)  # folder of LoRA adapters (peft) that are added to path or hub
     tied: bool = True  # the embedding is also the projection onto the vocabulary
     parameters: float | None = None  # published count; weights under this name must have the stated shape
     licence: str = field(default="not stated", metadata=ADDED)  # of the weights
@@ -123,6 +124,8 @@ class Model:
             raise ConfigError(f"model.hub={self.hub} names no repository of the Hugging Face Hub: write it as owner/name.")
         if self.hub is not None and self.embedded:
             raise ConfigError(f"model.hub={self.hub} would not be read, because model={self.name} is embedded: add model=hf.")
+        if self.adapters is not None and self.path is None and self.hub is None:
+            raise ConfigError(f"model.adapters={self.adapters} belong to no base: name it with model.path or model.hub.")
         if self.revision is not None and self.hub is None:
             raise ConfigError(f"model.revision={self.revision} belongs to no repository: name one with model.hub=owner/name.")
         if self.d_model:

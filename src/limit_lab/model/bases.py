@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -33,6 +34,10 @@ def base_folder(study: Study) -> Path:
     if not folder.is_dir():
         raise ModelError(f"model.path={study.model.path} is no folder: point it at a local copy of the weights.")
     claims.check(study.model, folder)
+    if study.model.adapters is not None:
+        from limit_lab.model.adapted import merged
+
+        return merged(folder, Path(study.model.adapters), Path(study.runs) / "models")
     return folder
 
 
@@ -54,7 +59,8 @@ def verified(study: Study) -> bool | None:
     """
     model = study.model
     if model.sha256 and (model.path is not None or model.hub is not None):
-        claims.check_hashes(model, base_folder(study), content(base_folder(study)))
+        base = base_folder(replace(study, model=replace(model, adapters=None)))
+        claims.check_hashes(model, base, content(base))
         return True
     return False if model.copied else None
 
