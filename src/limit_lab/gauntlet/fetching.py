@@ -120,9 +120,11 @@ def _note(file: str, folder: Path, address: str, part: Part, found: str) -> None
     """Keep the hash of a file that nobody vouches for. Raises: FetchError when what came are no rows."""
     try:
         rows = len(store.read_rows(part.file))
-    except DataError as error:
+    except DataError:
+        rows = 0
+    if not rows:
         part.drop()
-        raise FetchError(f"{address} holds no rows ({str(error).partition(': ')[0].rpartition('.part ')[2]})") from error
+        raise FetchError(f"{address} holds no rows")
     noted = folder / files.FETCHED
     before = store.read_json(noted) if noted.is_file() else {}
     own = {"sha256": found, "bytes": part.bytes, "rows": rows, "address": address}
