@@ -186,7 +186,7 @@ def test_rows_and_prompts_are_counted_from_files(tmp_path: Path, user: Path) -> 
     assert estimate.prompts(study) == 2
     assert estimate.gauntlet_rows(study) == (8, 1)
     assert "3 tasks, 8 rows in the files that are here, 1 files are not" in plan.describe([study])
-    assert any("1 of the 3 task files" in problem and "absent.jsonl" in problem for problem in problems_of([study]))
+    assert any("has no data for d (absent.jsonl) in" in problem for problem in problems_of([study]))
 
 
 def test_the_paper_lists_everything_at_once(tmp_path: Path, user: Path, monkeypatch: pytest.MonkeyPatch) -> None:

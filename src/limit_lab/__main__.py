@@ -199,6 +199,12 @@ def _export(cells: list[Study]) -> None:
     export(cells)
 
 
+def _fetch(cells: list[Study]) -> None:
+    from limit_lab.gauntlet import fetching
+
+    fetching.run(cells[-1])
+
+
 def _pretrain_micro(cells: list[Study]) -> None:
     from limit_lab.microworld import pretrain
 
@@ -215,6 +221,7 @@ DO: dict[str, Callable[[list[Study]], None]] = {
     "dashboard": _dashboard,
     "export": _export,
     "mix": _mix,
+    "fetch": _fetch,
     "pretrain_micro": _pretrain_micro,
 }
 

@@ -22,7 +22,12 @@ from limit_lab.recipe import Finetune as Finetune
 #: Bumped whenever our own code changes results for an unchanged configuration.
 NUMERICS = 1
 
-VERBS = ("study", "plan", "status", "report", "diff", "dashboard", "export", "mix", "pretrain_micro")
+#: Where the original gauntlet files lie, at the commit that `gauntlet/originals.json` holds the hashes of.
+ORIGINALS = (
+    "https://raw.githubusercontent.com/mosaicml/llm-foundry/8c8dd48f72168c5d51e2f7b151595892a8fba43d/scripts/eval/local_data"
+)
+
+VERBS = ("study", "plan", "status", "report", "diff", "dashboard", "export", "mix", "fetch", "pretrain_micro")
 
 
 @dataclass(kw_only=True)
@@ -395,6 +400,17 @@ class Diff:
 
 
 @dataclass(kw_only=True)
+class Fetch:
+    """The argument of do=fetch."""
+
+    address: str = ORIGINALS  # the task files lie below it
+
+    def __post_init__(self) -> None:
+        if not re.fullmatch(r"https?://[^/\s]+\S*", self.address):
+            raise ConfigError(f"fetch.address={self.address} is no address: write it as https://host/folder.")
+
+
+@dataclass(kw_only=True)
 class Study:
     """One composed configuration: the configured cell, and the study it belongs to."""
 
@@ -419,6 +435,7 @@ class Study:
     plan: Plan = field(default_factory=Plan)
     report: Report = field(default_factory=Report)
     diff: Diff = field(default_factory=Diff)
+    fetch: Fetch = field(default_factory=Fetch, metadata=ADDED)
 
     def __post_init__(self) -> None:
         one_of("do", self.do, VERBS)

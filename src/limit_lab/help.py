@@ -30,6 +30,7 @@ COMMANDS = {
     "+experiment=micro_limit": "the pattern of LIMIT in the embedded world, four cells",
     "+experiment=lima_plus_instruct do=plan": "what it would do and cost; starts nothing",
     "finetune=default do=plan plan.lookup=true": "which hardware runs MPT-7B and 30B, and how",
+    "do=fetch gauntlet=v0 data.dir=/path/to/data": "the original task files, checked; a cut fetch continues",
     "+experiment=real_rows data.dir=/path/to/data": "every stage on your local rows and tasks",
     "do=study mixture=lima mixture.samples.lima=500": "any value of the configuration can be set",
     "+grid=micro_paper do=plan": "a whole grid: mixtures times seeds and worlds",
@@ -48,6 +49,7 @@ VERBS = {
     "dashboard": "write the study's Weights & Biases workspace, and publish it where tracking=wandb has a key",
     "export": "print the Hugging Face folders of finished cells, and push them where export.push names a repository",
     "mix": "draw, tokenise and pack the mixtures, and write their cards",
+    "fetch": "fetch the original files of the suite gauntlet=... that data.dir does not hold yet, and check those it holds",
     "pretrain_micro": "pretrain the base model of the embedded world again",
 }
 

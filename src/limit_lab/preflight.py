@@ -198,9 +198,9 @@ def _data(cells: Sequence[Study]) -> Iterator[str]:
     made = {"tokenizer": last.model.tokenizer, "gauntlet": last.gauntlet.data, "prompts": last.answers.prompts}
     below = [*relative, *(f"the {name}" for name, path in made.items() if path and _needs_dir(last, path))]
     if data.dir is None and below:
-        yield f"data.dir is not set, and {', '.join(below)} would be read from it: pass data.dir=/path/to/data."
+        yield f"data.dir is not set, and {', '.join(below)} would be read from it: pass data.dir=/path/to/data{_fetched(last)}."
     elif data.dir is not None and below and not Path(data.dir).is_dir():
-        yield f"data.dir={data.dir} is no folder here: pass the one that holds {', '.join(below)}."
+        yield f"data.dir={data.dir} is no folder here: pass the one that holds {', '.join(below)}{_fetched(last)}."
     for name, count in wanted.items():
         source = data.sources[name]
         given = f"data.sources.{name}.kind=file data.sources.{name}.file=/path/to/{name}.jsonl"
@@ -215,6 +215,18 @@ def _data(cells: Sequence[Study]) -> Iterator[str]:
                 yield from _too_few(name, count, sources.count(name, data))
             except LimitLabError as error:
                 yield str(error)
+
+
+def _fetched(study: Study) -> str:
+    """The end of a sentence on a folder that is not there: the command that fetches the gauntlet's files into one."""
+    from limit_lab.gauntlet import files
+
+    suite = study.gauntlet
+    if suite.data is None or not _needs_dir(study, suite.data):
+        return ""
+    absent = list(dict.fromkeys(task.file for task in suite.tasks))
+    folder = Path(study.data.dir or "/path/to/data", Path(suite.data).name)
+    return f" ({files.remedy(suite, folder, absent)}: {', '.join(absent)})"
 
 
 def _too_few(name: str, count: int, known: int | None) -> Iterator[str]:
@@ -243,18 +255,13 @@ def _gauntlet(study: Study) -> Iterator[str]:
         return
     if _needs_dir(study, suite.data):
         return
-    absent = [task.file for task in suite.tasks if not (Path(suite.data) / task.file).is_file()]
-    if absent:
-        shown = ", ".join(absent[:4]) + (", ..." if len(absent) > 4 else "")
-        yield (
-            f"{len(absent)} of the {len(suite.tasks)} task files of gauntlet={suite.name} are not under {suite.data} "
-            f"({shown}): pass gauntlet.data=/path/to/gauntlet, or choose a suite whose files are at hand."
-        )
     from limit_lab.gauntlet import tasks
 
+    data = Path(suite.data)
+    yield from _refusal(partial(tasks.require_files, suite, suite.tasks, data))
     for task in suite.tasks:
-        if task.file not in absent:
-            yield from _refusal(partial(tasks.read, task, Path(suite.data)))
+        if (data / task.file).is_file():
+            yield from _refusal(partial(tasks.read, task, data))
 
 
 def _answers(study: Study) -> Iterator[str]:

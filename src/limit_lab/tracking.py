@@ -247,7 +247,14 @@ def _scores(found: Row) -> list[tuple[str, str, float | None, int | None]]:
     """Average, categories and tasks of one prompting: level, name, rescaled score, number of items."""
     average = [] if found["average"] is None else [("average", "", found["average"], None)]
     categories = [("category", name, score, None) for name, score in found["categories"].items()]
-    return [*average, *categories, *(("task", name, task["rescaled"], task["n"]) for name, task in found["tasks"].items())]
+    tasks = [("task", name + _altered(task), task["rescaled"], task["n"]) for name, task in found["tasks"].items()]
+    return [*average, *categories, *tasks]
+
+
+def _altered(task: Row) -> str:
+    """The mark of a task whose data file is not the original one."""
+    data = task.get("data") or {}
+    return f" (altered data {data['sha256'][:12]})" if data.get("state") == "altered" else ""
 
 
 def pair_parts(root: Path, identity: str) -> dict[str, Any]:

@@ -57,7 +57,8 @@ def test_accuracy_is_divided_in_single_precision() -> None:
 def test_categories_weigh_the_same_whatever_their_size() -> None:
     task = make("t", "c", has_categories=True, baseline=0.5, shots=3, partner="p")
     records = [{"category": "a", "correct": 1}] + [{"category": "b", "correct": 0}] * 3
-    assert task_result(task, records, prompting="template") == {
+    data = {"sha256": "0" * 64, "state": "verified"}
+    assert task_result(task, records, prompting="template", data=data) == {
         "type": "multiple_choice",
         "category": "c",
         "shots": 0,
@@ -67,6 +68,7 @@ def test_categories_weigh_the_same_whatever_their_size() -> None:
         "baseline": 0.5,
         "rescaled": 0.0,
         "partner": "p",
+        "data": data,
     }
 
 

@@ -13,7 +13,7 @@ from limit_lab.errors import EvalError
 from limit_lab.gauntlet import evaluate, results, scoring
 from limit_lab.model.mpt import MPT
 from limit_lab.prompt import Tokenizer, document
-from limit_lab.store import read_rows
+from limit_lab.store import read_rows, sha256
 from tests.gauntlet.conftest import suite_of, write_rows
 
 TASKS = [
@@ -141,9 +141,12 @@ def test_a_task_killed_half_way_goes_on_at_its_next_batches(
 
 def test_changed_rows_are_asked_again(toy_model: MPT, toy_tokenizer: Tokenizer, data: Path, tmp_path: Path) -> None:
     suite = suite_of(TASKS[1])
-    run(toy_model, toy_tokenizer, suite, data, tmp_path)
+    before = run(toy_model, toy_tokenizer, suite, data, tmp_path)["tasks"]["pairs"]
     write_rows(data, "pairs.jsonl", [{"context_options": ["he", "she"], "continuation": "left", "gold": 0}])
-    assert run(toy_model, toy_tokenizer, suite, data, tmp_path)["tasks"]["pairs"]["n"] == 1
+    after = run(toy_model, toy_tokenizer, suite, data, tmp_path)["tasks"]["pairs"]
+    assert after["n"] == 1
+    assert before["data"]["state"] == after["data"]["state"] == "own"
+    assert before["data"]["sha256"] != after["data"]["sha256"] == sha256(data / "pairs.jsonl")
 
 
 def test_progress_ends_at_the_total(toy_model: MPT, toy_tokenizer: Tokenizer, data: Path, tmp_path: Path) -> None:

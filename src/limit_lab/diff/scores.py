@@ -62,6 +62,9 @@ def _suite(left: Chosen, right: Chosen, prompting: str, title: str) -> Section:
 def _notes(left: Suite, right: Suite) -> list[str]:
     scale = "Average and categories are rescaled (0 is chance, 100 all correct), tasks (indented) are plain accuracies."
     differing = [] if left.name == right.name else [f"The suites differ: {left.name} and {right.name}."]
+    sides = (("left", left), ("right", right))
+    changed = [f"{label} {short} ({side})" for side, suite in sides for label, short in suite.altered.items()]
+    differing += [f"Altered data, not the original file: {', '.join(changed)}."] if changed else []
     return [scale, f"Differences with their {stats.METHODS['items']}.", *differing]
 
 

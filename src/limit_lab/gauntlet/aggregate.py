@@ -26,9 +26,12 @@ def rescale(score: float, baseline: float) -> float:
     return (score - baseline) / (1 - baseline)
 
 
-def task_result(task: Task, records: Sequence[Mapping[str, Any]], *, prompting: str) -> dict[str, Any]:
+def task_result(
+    task: Task, records: Sequence[Mapping[str, Any]], *, prompting: str, data: Mapping[str, str] | None = None
+) -> dict[str, Any]:
     """Score and settings of one task. With categories the score is the plain mean of the categories' accuracies.
 
+    ``data``: ``sha256`` and ``state`` of the task's file, as `files.stated` tells them; None where nobody looked.
     Raises: EvalError when there are no records.
     """
     if not records:
@@ -48,6 +51,7 @@ def task_result(task: Task, records: Sequence[Mapping[str, Any]], *, prompting: 
         "baseline": task.baseline,
         "rescaled": rescale(score, task.baseline),
         "partner": task.partner,
+        "data": data,
     }
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from limit_lab import store
 from limit_lab.config import NUMERICS, Gauntlet, Task
 from limit_lab.fingerprints import fingerprint
+from limit_lab.gauntlet import files
 from limit_lab.gauntlet.aggregate import composite, task_result
 from limit_lab.gauntlet.prompts import Prompt, raw_prompts, template_prompts
 from limit_lab.gauntlet.results import Results
@@ -61,7 +62,7 @@ def evaluate(
             under_way.file.unlink(missing_ok=True)
         if progress is not None:
             progress(task.label, len(records), len(records))
-        results[task.label] = task_result(task, records, prompting=prompting)
+        results[task.label] = task_result(task, records, prompting=prompting, data=files.stated(data, task.file))
     return {"prompting": prompting, "tasks": results, **composite(suite, results, prompting=prompting)}
 
 

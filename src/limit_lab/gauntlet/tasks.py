@@ -8,6 +8,7 @@ from typing import Any
 
 from limit_lab.config import Gauntlet, Task
 from limit_lab.errors import ConfigError, DataError, EvalError
+from limit_lab.gauntlet.files import remedy
 from limit_lab.store import read_rows
 
 Row = dict[str, Any]
@@ -30,12 +31,13 @@ def asked(suite: Gauntlet, prompting: str) -> list[Task]:
 
 
 def require_files(suite: Gauntlet, tasks: Sequence[Task], data: Path) -> None:
-    """Raises: EvalError naming every task whose file is absent, before anything is scored."""
-    absent = [f"{task.label} ({task.file})" for task in tasks if not (data / task.file).is_file()]
+    """Raises: EvalError naming every task whose file is absent, with the command that fetches it, before anything is scored."""
+    absent = {task.label: task.file for task in tasks if not (data / task.file).is_file()}
     if absent:
+        named = ", ".join(f"{label} ({file})" for label, file in absent.items())
         raise EvalError(
-            f"gauntlet={suite.name} has no data for {', '.join(absent)} in {data}: "
-            "add the files, or choose a suite without these tasks, which has another name."
+            f"gauntlet={suite.name} has no data for {named} in {data}: {remedy(suite, data, list(absent.values()))}, "
+            "or choose a suite without these tasks, which has another name."
         )
 
 

@@ -164,7 +164,8 @@ def _kind(cell: Cell) -> str:
         if config.get("model", {}).get("embedded"):
             identity["base"] = "embedded"
     world = {name: value for name, value in config.get("microworld", {}).items() if name != "seed"}
-    return fingerprint([cell.label, cell.summary["asked"], identity, world])
+    altered = [suite.altered for suite in cell.suites.values() if suite.altered]
+    return fingerprint([cell.label, cell.summary["asked"], identity, world, *altered])
 
 
 def _names(found: Sequence[Mapping[Replicate, Cell]]) -> list[str]:

@@ -10,7 +10,7 @@ from limit_lab.report.arms import Arm, Comparison, Replicate
 from limit_lab.report.records import NOT_STATED
 from limit_lab.report.scores import average, category, rate
 from limit_lab.report.spread import Spread, fixed
-from limit_lab.report.tables import WORDS, Number, Table, minus
+from limit_lab.report.tables import WORDS, Number, Table, altered, minus
 from limit_lab.stats import Estimate
 
 #: Every couple of arms, the row against the column.
@@ -34,7 +34,7 @@ def differences_table(arms: Sequence[Arm], prompting: str) -> Table | None:
             there = name in arm.suites[prompting].categories
             row.append(_number(category(arm, prompting, name) - category(base, prompting, name)) if there else NOT_STATED)
         rows.append(row)
-    note = "Points of the rescaled score. † the interval holds 0."
+    note = "Points of the rescaled score. † the interval holds 0." + altered(asked, [prompting])
     return Table(f"Difference from {base.name}, {WORDS[prompting]}", ["category", *(arm.name for arm in tuned)], rows, note)
 
 
@@ -77,11 +77,11 @@ def _opposite(one: Estimate) -> Estimate:
     return replace(one, value=-one.value, low=-one.high, high=-one.low)
 
 
-def matrix_table(caption: str, names: Sequence[str], values: Matrix) -> Table:
+def matrix_table(caption: str, names: Sequence[str], values: Matrix, note: str = "") -> Table:
     rows: list[list[str | Number]] = [
         [row, *(Number(values[row, column]) if (row, column) in values else NOT_STATED for column in names)] for row in names
     ]
-    return Table(caption, ["row against column", *names], rows)
+    return Table(caption, ["row against column", *names], rows, note)
 
 
 def replicates_table(arms: Sequence[Arm], pairs: Sequence[Comparison], prompting: str) -> Table | None:
@@ -99,6 +99,7 @@ def replicates_table(arms: Sequence[Arm], pairs: Sequence[Comparison], prompting
             own = {key: point for key in keys for one, point in points.items() if one.meets(key)}
         rows.append([arm.name, *(_couple(own.get(key), rated.get(arm.name, {}).get(key)) for key in keys)])
     note = "Benchmark average" + (f" / rate against {pairs[0].baseline.name}" if pairs else "") + ", in %."
+    note += altered(arms, [prompting])
     caption = f"Every replicate by itself, {WORDS[prompting]}"
     return Table(caption, ["cell", *(key.text for key in keys)], rows, note)
 

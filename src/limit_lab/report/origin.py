@@ -80,6 +80,13 @@ def unverified(cells: Sequence[Cell]) -> list[str]:
     return list(dict.fromkeys(str(cell.summary["model"]) for cell in cells if cell.summary.get("verified") is False))
 
 
+def altered(cells: Sequence[Cell]) -> str:
+    """The tasks whose data is not the original file, to stand behind the suite's name; empty where all is."""
+    suites = [suite for cell in cells for suite in cell.suites.values()]
+    found = dict.fromkeys(f"{label} {short}" for suite in suites for label, short in suite.altered.items())
+    return f" (altered data: {', '.join(found)})" if found else ""
+
+
 def dirty(cells: Sequence[Cell]) -> list[str]:
     """Cells whose code had uncommitted changes, so that their commit does not tell what ran."""
     return [cell.name for cell in cells if str(cell.summary["provenance"].get("git", "")).endswith("+dirty")]

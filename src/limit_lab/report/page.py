@@ -96,7 +96,9 @@ def _about(name: str, cells: Sequence[Cell]) -> str:
     """What was studied, asked of which items, and when."""
     count = f"{len(cells)} {'cell' if len(cells) == 1 else 'cells'}"
     unverified = "".join(f", from {model}" for model in origin.unverified(cells))
-    return f"Study {name}: {count}{unverified} on {origin.items(cells)}, recorded {origin.written(cells)}."
+    return (
+        f"Study {name}: {count}{unverified} on {origin.items(cells)}{origin.altered(cells)}, recorded {origin.written(cells)}."
+    )
 
 
 def _figures(context: dict[str, Any], out: Path) -> list[tuple[str, str]]:

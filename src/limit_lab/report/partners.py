@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from limit_lab.report.arms import Arm
-from limit_lab.report.records import NOT_STATED, Task
+from limit_lab.report.records import NOT_STATED, Suite, Task
 from limit_lab.report.scores import Scores, groups_of
-from limit_lab.report.tables import WORDS, Number, Table
+from limit_lab.report.tables import WORDS, Number, Table, altered, changed
 from limit_lab.stats import Estimate
 
 GROUPS = {"elicitation": "facts met in pretraining", "injection": "facts met only in fine-tuning"}
@@ -40,10 +40,12 @@ def partner_table(cells: Sequence[Arm], scores: Scores, prompting: str) -> Table
     for cell in asked:
         values = [column.of(scores, cell, prompting) for column in columns]
         marked = zip(columns, values, strict=True)
-        rows.append([cell.name, *(_number(column, value) if value else NOT_STATED for column, value in marked)])
+        own = [_number(column, value, cell.suites[prompting]) if value else NOT_STATED for column, value in marked]
+        rows.append([cell.name, *own])
     groups = {column.group: None for column in columns if column.group}
     note = "Accuracy in %, not rescaled. † not above chance, which is " + _chances(columns) + "."
     note += "".join(f" {name.capitalize()}: {GROUPS[name]}." for name in groups if name in GROUPS)
+    note += altered(asked, [prompting])
     caption = f"The same questions written out and ranked, {WORDS[prompting]}"
     return Table(caption, ["cell", *(column.heading for column in columns)], rows, note)
 
@@ -63,8 +65,9 @@ def _columns(found: Sequence[tuple[Task, Task]]) -> list[Column]:
     return [Column(heading, task, group) for heading, (task, group) in zip(named, parts, strict=True)]
 
 
-def _number(column: Column, value: Estimate) -> Number:
-    return Number(value, mark="†" if value.low <= column.task.baseline else "")
+def _number(column: Column, value: Estimate, suite: Suite) -> Number:
+    chance = "†" if value.low <= column.task.baseline else ""
+    return Number(value, mark=chance + changed(suite, [column.task.label]))
 
 
 def _chances(columns: Sequence[Column]) -> str:

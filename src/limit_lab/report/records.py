@@ -25,7 +25,8 @@ class Task:
     """One task as asked of one cell: its items in aligned sequences, and what chance scores.
 
     ``parts`` holds the category of every item when the task is scored as the plain mean over its categories
-    (``has_categories``), and is empty when it is scored as the plain mean over its items.
+    (``has_categories``), and is empty when it is scored as the plain mean over its items. ``altered`` is the short hash of
+    a data file that is not the original one, empty for any other.
     """
 
     label: str
@@ -37,6 +38,7 @@ class Task:
     clusters: Sequence[str]
     groups: Sequence[str | None]
     parts: Sequence[str] = ()
+    altered: str = ""
 
     @property
     def measure(self) -> str:
@@ -55,6 +57,11 @@ class Suite:
 
     def of(self, category: str) -> list[Task]:
         return [task for task in self.tasks.values() if task.category == category]
+
+    @property
+    def altered(self) -> dict[str, str]:
+        """The tasks asked on altered data, each with the short hash of its file."""
+        return {label: task.altered for label, task in self.tasks.items() if task.altered}
 
     @property
     def categories(self) -> list[str]:
@@ -201,6 +208,7 @@ def _suite(folder: Path, name: str, prompting: str, suite: str, scores: Row, con
 
 
 def _task(label: str, recorded: Row, rows: Sequence[Row], *, parted: bool) -> Task:
+    data = recorded.get("data") or {}  # older records tell nothing of their files
     return Task(
         label=label,
         type=recorded["type"],
@@ -211,6 +219,7 @@ def _task(label: str, recorded: Row, rows: Sequence[Row], *, parted: bool) -> Ta
         clusters=[str(row["cluster"]) for row in rows],
         groups=[row.get("group") for row in rows],
         parts=[str(row["category"]) for row in rows] if parted else (),
+        altered=str(data["sha256"])[:12] if data.get("state") == "altered" else "",
     )
 
 

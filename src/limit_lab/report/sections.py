@@ -131,7 +131,8 @@ def against_one_another(
         own = [name for name in names if any(name in couple for couple in values)]
         if len(own) > 2 and len(values) > 2 * (len(own) - 1):  # more than one of them against each of the others
             drawn.append((caption, figures.matrix(key, caption, own, values, even)))
-            listed.append(contrasts.matrix_table(caption, own, values))
+            note = tables.altered(cells, ["raw"]).strip() if values is benchmarks else ""
+            listed.append(contrasts.matrix_table(caption, own, values, note))
     differences = [table for prompting in asked if (table := contrasts.differences_table(cells, prompting))]
     singles = [table for prompting in asked if (table := contrasts.replicates_table(cells, judged, prompting))]
     return {

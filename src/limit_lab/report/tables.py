@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from limit_lab.report.arms import Arm, Comparison
 from limit_lab.report.predicates import Finding
-from limit_lab.report.records import NOT_STATED, Task
+from limit_lab.report.records import NOT_STATED, Suite, Task
 from limit_lab.report.scores import Scores
 from limit_lab.stats import Estimate
 from limit_lab.store import Missing
@@ -69,6 +69,20 @@ def claim_unit(finding: Finding) -> str:
     return {"score": "", "points": "points"}.get(finding.unit, "%")
 
 
+def changed(suite: Suite, labels: Iterable[str]) -> str:
+    """The mark behind a number that rests on altered data of one of these tasks."""
+    return "‡" if any(label in suite.altered for label in labels) else ""
+
+
+def altered(cells: Sequence[Arm], promptings: Iterable[str]) -> str:
+    """The end of a note that names altered data behind the mark; empty where there is none."""
+    suites = [
+        suite for prompting in promptings for arm in cells for one in arm.cells.values() if (suite := one.suites.get(prompting))
+    ]
+    found = dict.fromkeys(f"{label} ({short})" for suite in suites for label, short in suite.altered.items())
+    return f" ‡ altered data, not the original file of {', '.join(found)}." if found else ""
+
+
 def overview(cells: Sequence[Arm], pairs: Sequence[Comparison], scores: Scores) -> Table:
     """Each cell once: what it was trained on, and where it stands under either paradigm."""
     against = pairs[0].baseline.label if pairs else ""
@@ -79,17 +93,25 @@ def overview(cells: Sequence[Arm], pairs: Sequence[Comparison], scores: Scores) 
     )
     rows: list[list[str | Number]] = []
     for cell in cells:
-        averages = [scores.cells[cell.name].get(prompting) for prompting in ("raw", "template")]
         row: list[str | Number] = [cell.name, samples(cell), steps(cell)]
-        row += [Number(found.average) if found and found.average else NOT_STATED for found in averages]
+        row += [_average(cell, scores, prompting) for prompting in WORDS]
         if pairs:
             own = EVEN if pairs and cell.label == against else NOT_STATED
             row.append(Number(rates[cell.name]) if cell.name in rates else own)
         rows.append(row)
     kept = [i for i in range(len(columns)) if any(row[i] != NOT_STATED for row in rows)]
     shown = [[row[i] for i in kept] for row in rows]
-    note = " ".join(text for text in (_different_steps(cells), _recipe_notes(cells)) if text)
+    note = " ".join(text for text in (_different_steps(cells), _recipe_notes(cells), altered(cells, WORDS).strip()) if text)
     return Table("The cells under both paradigms, in %", [columns[i] for i in kept], shown, note)
+
+
+def _average(cell: Arm, scores: Scores, prompting: str) -> str | Number:
+    found = scores.cells[cell.name].get(prompting)
+    if found is None or found.average is None:
+        return NOT_STATED
+    suite = cell.suites[prompting]
+    counted = [task.label for name in suite.average for task in suite.of(name)]
+    return Number(found.average, mark=changed(suite, counted))
 
 
 def _recipe_notes(cells: Sequence[Arm]) -> str:
@@ -132,13 +154,19 @@ def category_table(cells: Sequence[Arm], scores: Scores, prompting: str) -> Tabl
         row: list[str | Number] = [name]
         for cell in asked:
             found = scores.cells[cell.name][prompting].categories.get(name)
-            row.append(Number(found, mark="†" if found.low <= 0 else "") if found else NOT_STATED)
+            if found is None:
+                row.append(NOT_STATED)
+                continue
+            suite = cell.suites[prompting]
+            mark = changed(suite, [task.label for task in suite.of(name)])
+            row.append(Number(found, mark=("†" if found.low <= 0 else "") + mark))
         rows.append(row)
     outside = [name for name in names if all(name not in cell.suites[prompting].average for cell in asked)]
     note = "Rescaled: 0 is chance, 100 all correct. † not above chance: the interval reaches 0 or less."
     note += f" Not part of the average: {', '.join(outside)}." if outside else ""
     missing = sorted({label for cell in asked for label in cell.suites[prompting].not_asked})
     note += f" Not asked this way: {', '.join(missing)}." if missing else ""
+    note += altered(asked, [prompting])
     return Table(f"Categories, {WORDS[prompting]}, in %", ["category", *(cell.name for cell in asked)], rows, note)
 
 
@@ -151,11 +179,13 @@ def task_table(cells: Sequence[Arm], scores: Scores, prompting: str) -> Table:
         row: list[str | Number] = [label, task.category, task.measure, f"{len(task.correct):,}", f"{task.baseline * 100:g}"]
         for cell in asked:
             found = scores.cells[cell.name][prompting].tasks.get(label)
-            row.append(Number(found, mark="†" if found.low <= task.baseline else "") if found else NOT_STATED)
+            mark = changed(cell.suites[prompting], [label])
+            row.append(Number(found, mark=("†" if found.low <= task.baseline else "") + mark) if found else NOT_STATED)
         rows.append(row)
     note = "Accuracy in %, not rescaled. † not above chance: the interval reaches chance or less."
     parted = [label for label, task in tasks.items() if task.parts]
     note += f" Means over the categories of their items: {', '.join(parted)}." if parted else ""
+    note += altered(asked, [prompting])
     columns = ["task", "category", "scored by", "items", "chance", *(cell.name for cell in asked)]
     return Table(f"Tasks, {WORDS[prompting]}, in %", columns, rows, note)
 
