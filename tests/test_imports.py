@@ -42,7 +42,7 @@ LAYERS = (
     ("fine_tuning", "evaluating"),
     ("ranks",),
     ("cell",),
-    ("side_by_side", "status", "diff", "jobs"),
+    ("side_by_side", "status", "diff", "jobs", "harness"),
     ("sweep",),
     ("study",),
     ("help",),
@@ -59,6 +59,7 @@ LIGHT = (
     "tracking",
     "dashboard",
     "diff",
+    "harness",
     "report",
     "judge",
     "prompt",
@@ -75,7 +76,7 @@ LIGHT = (
     "sweep",
     "__main__",
 )
-HEAVY = ("torch", "lightning", "transformers", "deepspeed", "submitit", "ray")
+HEAVY = ("torch", "lightning", "transformers", "deepspeed", "submitit", "ray", "lm_eval")
 
 
 def modules() -> Iterator[tuple[str, Path]]:

@@ -179,6 +179,12 @@ def _diff(cells: list[Study]) -> None:
     show(cells[-1])
 
 
+def _harness(cells: list[Study]) -> None:
+    from limit_lab.harness import run
+
+    run(cells)
+
+
 def _dashboard(cells: list[Study]) -> None:
     from limit_lab.dashboard import run
 
@@ -218,6 +224,7 @@ DO: dict[str, Callable[[list[Study]], None]] = {
     "status": _status,
     "report": _report,
     "diff": _diff,
+    "harness": _harness,
     "dashboard": _dashboard,
     "export": _export,
     "mix": _mix,

@@ -27,7 +27,7 @@ ORIGINALS = (
     "https://raw.githubusercontent.com/mosaicml/llm-foundry/8c8dd48f72168c5d51e2f7b151595892a8fba43d/scripts/eval/local_data"
 )
 
-VERBS = ("study", "plan", "status", "report", "diff", "dashboard", "export", "mix", "fetch", "pretrain_micro")
+VERBS = ("study", "plan", "status", "report", "diff", "harness", "dashboard", "export", "mix", "fetch", "pretrain_micro")
 
 
 @dataclass(kw_only=True)
@@ -411,6 +411,27 @@ class Fetch:
 
 
 @dataclass(kw_only=True)
+class Harness:
+    """The arguments of do=harness: tasks of lm-evaluation-harness, a suite of its own that enters no gauntlet average."""
+
+    tasks: list[str] = field(default_factory=list)  # names of tasks, groups or tags
+    include: str | None = None  # folder with task files (YAML) of your own
+    path: str | None = None  # a model folder; null: the model of every cell of the study
+    shots: int | None = None  # null: as each task states
+    limit: int | None = None  # only the first rows of each task, and then its name says so
+    batch: int = 8  # sequences at a time
+
+    def __post_init__(self) -> None:
+        for name, value in {"limit": 1 if self.limit is None else self.limit, "batch": self.batch}.items():
+            if value < 1:
+                raise ConfigError(f"harness.{name}={value} leaves nothing to ask: use 1 or more.")
+        if self.shots is not None and self.shots < 0:
+            raise ConfigError(f"harness.shots={self.shots} is no number of examples: use 0 or more, or null.")
+        if len(set(self.tasks)) < len(self.tasks):
+            raise ConfigError(f"harness.tasks names a task twice: {', '.join(sorted(self.tasks))}.")
+
+
+@dataclass(kw_only=True)
 class Study:
     """One composed configuration: the configured cell, and the study it belongs to."""
 
@@ -436,6 +457,7 @@ class Study:
     report: Report = field(default_factory=Report)
     diff: Diff = field(default_factory=Diff)
     fetch: Fetch = field(default_factory=Fetch, metadata=ADDED)
+    harness: Harness = field(default_factory=Harness, metadata=ADDED)
 
     def __post_init__(self) -> None:
         one_of("do", self.do, VERBS)

@@ -46,6 +46,7 @@ VERBS = {
     "status": "which cells are done, running, failed, stopped or waiting, and how long the rest takes",
     "report": "write the page again from what is recorded",
     "diff": "what differs between the cells diff.left and diff.right, and by how much; writes nothing",
+    "harness": "ask every cell's model the tasks of lm-evaluation-harness in harness.tasks: a suite of its own, in no average",
     "dashboard": "write the study's Weights & Biases workspace, and publish it where tracking=wandb has a key",
     "export": "print the Hugging Face folders of finished cells, and push them where export.push names a repository",
     "mix": "draw, tokenise and pack the mixtures, and write their cards",

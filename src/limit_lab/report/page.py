@@ -9,6 +9,7 @@ from typing import Any
 from limit_lab.config import Predicate
 from limit_lab.report import answer, cards, markdown, origin, sections, svg, tables
 from limit_lab.report.arms import Arm, Comparison, arms, comparisons
+from limit_lab.report.harness import harness_table
 from limit_lab.report.held_out import held_out_table
 from limit_lab.report.orders import orders
 from limit_lab.report.predicates import Finding, findings
@@ -68,6 +69,7 @@ def write(
         "missing": tables.missing_table(missing),
         **sections.paradigms(cells, pairs, scores),
         **sections.against_one_another(cells, answer.same_judge(pairs), every, scores),
+        "harness": harness_table(cells),
         **sections.judging(cells, pairs, scores, ranked),
         **sections.origins(records),
         "shown": samples(cells),
@@ -141,7 +143,7 @@ def _flat(scores: Scores) -> bool:
 def _tables(context: dict[str, Any]) -> list[tables.Table]:
     """Every table of the page, in its order."""
     categories = [table for part in context["categories"] for table in (part["table"], part["tasks"])]
-    single = [table for table in (context["missing"], context["differing"]) if table]
+    single = [table for table in (context["harness"], context["missing"], context["differing"]) if table]
     contrasts = [*context["differences"], *context["matrix_tables"], *context["replicates"]]
     judge = context["judge_tables"]
     return [context["overview"], *contrasts, *context["partners"], *categories, *judge, *context["cards"], *single]

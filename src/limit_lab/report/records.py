@@ -72,7 +72,8 @@ class Suite:
 class Cell:
     """One fine-tuned (or untouched) model: its summary, items by prompting, answers, and held-out losses by step and source.
 
-    ``name`` is unique in a report; cells that were made before losses were held out have none.
+    ``name`` is unique in a report; cells that were made before losses were held out have none. ``harness``: the records of
+    lm-evaluation-harness, one per task, where do=harness has asked any.
     """
 
     id: str
@@ -82,6 +83,7 @@ class Cell:
     suites: Mapping[str, Suite]
     answers: Sequence[Row]
     held_out: Sequence[Row] = ()
+    harness: Sequence[Row] = ()
 
     @property
     def untouched(self) -> bool:
@@ -173,6 +175,7 @@ def _cell(folder: Path, summary: Row, name: str) -> Cell:
         suites=suites,
         answers=answers,
         held_out=read_rows(losses) if losses.is_file() else [],
+        harness=[read_json(path) for path in sorted(folder.glob("harness/*/results.json"))],
     )
 
 
