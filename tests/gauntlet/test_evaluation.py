@@ -43,7 +43,9 @@ def run(
 
 def test_records_and_result(toy_model: MPT, toy_tokenizer: Tokenizer, data: Path, tmp_path: Path) -> None:
     result = run(toy_model, toy_tokenizer, suite_of(*TASKS), data, tmp_path)
-    assert list(result) == ["prompting", "tasks", "categories", "average", "not_asked"]
+    assert list(result)[:4] == ["prompting", "tasks", "categories", "average"]
+    assert list(result)[4:] == ["averages", "not_asked", "removed", "rows_run", "rows_stated", "rows_of"]
+    assert result["rows_run"] == 6 + 3 + 6 + 3
     assert list(result["tasks"]) == ["choice", "pairs", "cloze", "open"]
     assert result["tasks"]["choice"]["partner"] == "cloze"
     assert result["average"] == pytest.approx(sum(result["categories"].values()) / 3)

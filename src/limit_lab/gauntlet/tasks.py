@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from limit_lab.config import Gauntlet, Task
-from limit_lab.errors import ConfigError, DataError, EvalError
+from limit_lab.errors import DataError, EvalError
 from limit_lab.store import read_rows
+from limit_lab.suite import asked as asked
 
 Row = dict[str, Any]
 
@@ -22,21 +23,18 @@ FIELDS: dict[str, dict[str, str]] = {
 OPTIONAL = {"aliases": "a list of texts", "chain_of_thought": "text"}
 
 
-def asked(suite: Gauntlet, prompting: str) -> list[Task]:
-    """The tasks that a suite asks in one prompting mode, in its order. Raises: ConfigError for an unknown mode."""
-    if prompting not in ("raw", "template"):
-        raise ConfigError(f"prompting={prompting!r} is unknown: use raw or template.")
-    return [task for task in suite.tasks if prompting == "raw" or task.template]
+def require_files(suite: Gauntlet, tasks: Sequence[Task], data: Path) -> list[Task]:
+    """The tasks whose files are there: all of them, or under ``compat=strict`` what is left, as in the original.
 
-
-def require_files(suite: Gauntlet, tasks: Sequence[Task], data: Path) -> None:
-    """Raises: EvalError naming every task whose file is absent, before anything is scored."""
+    Raises: EvalError naming every task whose file is absent, before anything is scored.
+    """
     absent = [f"{task.label} ({task.file})" for task in tasks if not (data / task.file).is_file()]
-    if absent:
+    if absent and (suite.compat != "strict" or len(absent) == len(tasks)):
         raise EvalError(
             f"gauntlet={suite.name} has no data for {', '.join(absent)} in {data}: "
             "add the files, or choose a suite without these tasks, which has another name."
         )
+    return [task for task in tasks if (data / task.file).is_file()]
 
 
 def read(task: Task, data: Path) -> list[Row]:
