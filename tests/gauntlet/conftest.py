@@ -44,7 +44,7 @@ def suite_of(*tasks: Task, batch_tokens: int = 16384, max_seq_tokens: int = 2048
     return Gauntlet(
         name=name,
         tasks=list(tasks),
-        average=sorted({task.category for task in tasks}),
+        average=sorted({task.category for task in tasks if task.category is not None}),
         batch_tokens=batch_tokens,
         max_seq_tokens=max_seq_tokens,
     )
