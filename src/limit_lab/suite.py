@@ -139,12 +139,13 @@ class Gauntlet:
 
     def _check_averages(self) -> None:
         known = {category for task in self.tasks for category in task.categories}
-        for name, categories in {"average": self.average, **self.averages}.items():
-            if name != "average" and name in {*known, "average"}:
+        for name in self.averages:
+            if name in {*known, "average"}:
                 raise ConfigError(f"gauntlet.averages.{name} has the name of a category or of the headline: choose another.")
+        own = {"average": self.average} | {f"averages.{name}": categories for name, categories in self.averages.items()}
+        for key, categories in own.items():
             unknown = set(categories) - known
             if unknown and self.compat != "strict":
-                key = "average" if categories is self.average else f"averages.{name}"
                 raise ConfigError(f"gauntlet.{key} names categories without a task: {', '.join(sorted(unknown))}.")
 
     @property

@@ -88,12 +88,16 @@ def read_case(golden: Path, name: str) -> Case:
 @pytest.fixture(scope="session")
 def toy_tokenizer() -> Tokenizer:
     """Bytes as tokens, plus an end-of-sequence token."""
+    return build_tokenizer(eos="<|endoftext|>")
+
+
+def build_tokenizer(eos: str | None) -> Tokenizer:
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     vocabulary = {"<|endoftext|>": 0} | {letter: place for place, letter in enumerate(alphabet, 1)}
     raw = RawTokenizer(models.BPE(vocab=vocabulary, merges=[]))
     raw.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     raw.decoder = decoders.ByteLevel()
-    return PreTrainedTokenizerFast(tokenizer_object=raw, eos_token="<|endoftext|>")
+    return PreTrainedTokenizerFast(tokenizer_object=raw, eos_token=eos)
 
 
 @pytest.fixture(scope="session")

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from limit_lab import store
 from limit_lab.config import Gauntlet, Task
+from limit_lab.errors import EvalError
 from limit_lab.fingerprints import fingerprint, stated
 from limit_lab.gauntlet.aggregate import composite, task_result
 from limit_lab.gauntlet.prompts import Prompt, raw_prompts, template_prompts
@@ -46,6 +47,9 @@ def evaluate(
     Raises: EvalError when a task has no data or cannot be scored; DataError for a malformed row.
     """
     tasks = require_files(suite, asked(suite, prompting), data)
+    written = [task.label for task in tasks if task.type == "generation"]
+    if written and tokenizer.eos_token_id is None:
+        raise EvalError(f"the tokenizer has no eos token, with which an answer of {written[0]} would end: set its eos_token.")
     results: dict[str, dict[str, Any]] = {}
     for task in tasks:
         ask = partial(_ask, model, tokenizer, suite, task, data, prompting, prompt_format, progress, team)

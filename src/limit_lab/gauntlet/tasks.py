@@ -82,9 +82,12 @@ def _wrong_field(task: Task, row: Row, *, with_thought: bool) -> str | None:
             return f"the field {field!r} is missing"
         if not _is(kind, row[field], row):
             return f"the field {field!r} must be {kind}, not {row[field]!r:.60}"
-    if not row.get("continuation", "some").strip() or "" in row.get("choices", []):
-        return "a text to be scored is empty"
-    return None
+    return next((f"the field {field!r} holds an empty text" for field in needed if _empty(row[field])), None)
+
+
+def _empty(value: object) -> bool:
+    """Whether a text is empty once it is stripped, or one of a list is empty as it stands, which is never stripped."""
+    return not value.strip() if isinstance(value, str) else isinstance(value, list) and "" in value
 
 
 def _is(kind: str, value: object, row: Row) -> bool:
