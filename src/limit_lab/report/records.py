@@ -233,7 +233,9 @@ def _share(scores: Row) -> str:
     run, stated = scores.get("rows_run"), scores.get("rows_stated")
     if run is None or stated is None:
         return ""
-    return f"{run / stated * 100:.0f} % of the rows of {scores['rows_of']} ({run:,} of {stated:,})"
+    return (
+        f"{run / stated * 100:.{0 if 100 * run > stated else 2}f} % of the rows of {scores['rows_of']} ({run:,} of {stated:,})"
+    )
 
 
 def _category(tasks: Sequence[Task]) -> float:
