@@ -206,7 +206,7 @@ def _suite(folder: Path, name: str, prompting: str, suite: str, scores: Row, con
     means = {category: _category(result.of(category)) for category in found}
     for category in sorted(found):
         _agrees(name, f"category {category} ({prompting})", means[category], scores["categories"][category])
-    if scores["average"] is not None:
+    if headline:
         _agrees(name, f"average ({prompting})", _mean([means[category] for category in headline]), scores["average"])
     return result
 
