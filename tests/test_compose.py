@@ -92,7 +92,7 @@ def test_the_default_study_is_the_micro_world(user: Path) -> None:
         ("mixture.samples.lmia=3", "did you mean 'lima'?"),
         ("+mixture.samples.lmia=3", "did you mean 'lima'?"),
         ("data.sources.lima.kin=3", "did you mean 'data.sources.lima.kind'?"),
-        ("gauntlet.tasks.0.shot=3", "did you mean 'gauntlet.tasks.*.shots'?"),
+        ("gauntlet.tasks.0.shot=3", "did you mean 'gauntlet.shots' or 'gauntlet.tasks.*.shots'?"),
         ("prompt={fromat: bare}", "did you mean 'prompt.format'?"),
         ("+study.predicates=[{claims: x}]", "did you mean 'study.predicates.*.claim'?"),
         ("judge=ground", "did you mean 'ground_truth'?"),

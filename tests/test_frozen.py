@@ -37,6 +37,8 @@ def test_what_the_fixed_rest_is_tried_on_stays_outside(outside: str) -> None:
         "finetune.learning_rate=2e-3",
         "gauntlet.average=[world_knowledge]",
         "gauntlet.tasks.0.shots=1",
+        "gauntlet.shots=both",
+        "gauntlet.weighting=SAMPLE_SZ",
         "answers.max_new_tokens=60",
         "judge.tie_margin=0.4",
         "study.predicates.0.margin=0.01",

@@ -24,7 +24,13 @@ WEIGHTS = "export/model/model.safetensors"
 
 
 def asked(folder: Path, *more: str) -> list[str]:
-    few = ["answers.limit=2", "gauntlet.prompting=[raw]", "finetune.duration=3step", "finetune.held_out=0"]
+    few = [
+        "answers.limit=2",
+        "gauntlet.prompting=[raw]",
+        "gauntlet.raw_only=true",
+        "finetune.duration=3step",
+        "finetune.held_out=0",
+    ]
     given = [
         *groups(folder / "groups"),
         "+experiment=tiny",

@@ -21,7 +21,7 @@ PACKAGE = Path(limit_lab.__file__).resolve().parent
 LAYERS = (
     ("errors", "interruption"),
     ("durations", "fingerprints"),
-    ("recipe", "hardware", "launch"),
+    ("recipe", "hardware", "launch", "suite"),
     ("config",),
     ("stats", "provenance", "progress", "couples"),
     ("store", "told"),

@@ -14,7 +14,7 @@ from tests.commands import call, groups, numbers
 
 #: One cell whose only checkpoint is the one that a signal asks for.
 ONE = ["+experiment=tiny", "mixture=lima_tiny", "study.mixtures=[]", "study.baseline=null", "hardware.cells=1"]
-ONE += ["finetune.checkpoint_every_steps=100", "answers.limit=2", "gauntlet.prompting=[raw]"]
+ONE += ["finetune.checkpoint_every_steps=100", "answers.limit=2", "gauntlet.prompting=[raw]", "gauntlet.raw_only=true"]
 
 
 def arguments(folder: Path, *more: str) -> list[str]:

@@ -22,7 +22,7 @@ POINTS = "finetune.export_at=[3step,4step,5step]"
 
 
 def asked(folder: Path, *more: str) -> list[str]:
-    few = ["answers.limit=2", "gauntlet.prompting=[raw]"]
+    few = ["answers.limit=2", "gauntlet.prompting=[raw]", "gauntlet.raw_only=true"]
     given = [*groups(folder / "groups"), "+experiment=tiny", f"runs={folder / 'runs'}", "mixture=lima_tiny"]
     return [*given, "study.mixtures=[]", "study.baseline=null", *few, *more]
 

@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 #: Where a cell's folder says why it failed.
 FAILED = "failed.json"
 
+#: Fields of a gauntlet that change no score.
+BESIDE = ("data", "batch_tokens", "tokens", "raw_only", "whole", "whole_rows")
+
 #: Starts a stage's progress.
 Begin = Callable[[], Move]
 
@@ -59,7 +62,7 @@ def folder_of(study: Study) -> Path:
 
 def asked(study: Study) -> dict[str, Any]:
     """What a cell is asked, as far as the configuration tells: the suite, the decoding and the part of the world."""
-    suite = {key: value for key, value in plain(study.gauntlet).items() if key not in ("data", "batch_tokens", "tokens")}
+    suite = {key: value for key, value in stated(study.gauntlet).items() if key not in BESIDE}
     decoding = {key: value for key, value in plain(study.answers).items() if key not in ("name", "prompts", "batch")}
     return {"suite": suite, "decoding": decoding, "part": study.microworld.part}
 
@@ -109,7 +112,7 @@ def _waiting(study: Study, folder: Path, mark: Mapping[str, str]) -> list[str]:
             folder / "gauntlet" / prompting,
             _gauntlet_inputs(study, mark, prompting),
         )
-        for prompting in study.gauntlet.prompting
+        for prompting in study.gauntlet.asked_as
     }
     asked_of["the answers"] = (folder / "answers", _answers_inputs(study, mark))
     return [name for name, (place, inputs) in asked_of.items() if not store.done(place, inputs)]
@@ -156,8 +159,7 @@ def ready(study: Study) -> None:
         if study.mixture.samples:
             mix_rows(study, tokenizer)
     data = gauntlet_data(study)
-    tasks.require_files(study.gauntlet, study.gauntlet.tasks, data)
-    for task in study.gauntlet.tasks:
+    for task in tasks.require_files(study.gauntlet, study.gauntlet.tasks, data):
         tasks.read(task, data)
     open_prompts(study)
 
@@ -203,7 +205,7 @@ def _make(study: Study, number: int, of: int, progress: Stages, onward: bool) ->
             if not onward:
                 trainings.close(study, identity(study))
         gauntlet: dict[str, Any] = {"suite": study.gauntlet.name}
-        for prompting in study.gauntlet.prompting:
+        for prompting in study.gauntlet.asked_as:
             gauntlet[prompting] = _gauntlet(study, folder, mark, prompting, partial(progress.begin, at(prompting)))
             progress.end(at(prompting))
         answers = _answers(study, folder, mark, partial(progress.begin, at("answers")))
@@ -299,7 +301,10 @@ def _readme(study: Study, card: Mapping[str, Any], mark: Mapping[str, str]) -> s
 def _gauntlet(study: Study, folder: Path, mark: Mapping[str, str], prompting: str, begin: Begin) -> dict[str, Any]:
     def work(place: Path) -> dict[str, Any]:
         print(f"  gauntlet: {study.gauntlet.name}, {prompting}", flush=True)
-        return evaluating.run(study, _evaluation(study, folder, prompting, place), begin())
+        found = evaluating.run(study, _evaluation(study, folder, prompting, place), begin())
+        for category, labels in found["removed"].items():
+            print(f"  warning: {category} is in no average, because it has no result for {', '.join(labels)}", flush=True)
+        return found
 
     return store.stage(folder / "gauntlet" / prompting, _gauntlet_inputs(study, mark, prompting), work)
 
@@ -310,11 +315,14 @@ def _evaluation(study: Study, folder: Path, prompting: str | None, place: Path) 
 
 
 def _gauntlet_inputs(study: Study, mark: Mapping[str, str], prompting: str) -> dict[str, Any]:
+    from limit_lab.gauntlet.tasks import require_files
     from limit_lab.model.bases import gauntlet_data
 
     data, wanted = gauntlet_data(study), asked(study)
-    tasks = {task.label: store.sha256(data / task.file) for task in study.gauntlet.tasks}
-    return {**mark, "suite": wanted["suite"], "files": tasks, "prompting": prompting, "part": wanted["part"]}
+    suite = {key: value for key, value in wanted["suite"].items() if key != "shots"}  # the prompting tells them
+    present = require_files(study.gauntlet, study.gauntlet.tasks, data)
+    tasks = {task.label: store.sha256(data / task.file) for task in present}
+    return {**mark, "suite": suite, "files": tasks, "prompting": prompting, "part": wanted["part"]}
 
 
 def _answers(study: Study, folder: Path, mark: Mapping[str, str], begin: Begin) -> dict[str, Any]:

@@ -18,6 +18,8 @@ from limit_lab.fingerprints import ADDED
 from limit_lab.hardware import Hardware as Hardware
 from limit_lab.launch import Launch as Launch
 from limit_lab.recipe import Finetune as Finetune
+from limit_lab.suite import Gauntlet as Gauntlet
+from limit_lab.suite import Task as Task
 
 #: Bumped whenever our own code changes results for an unchanged configuration.
 NUMERICS = 1
@@ -189,64 +191,6 @@ class Export:
     def parameter_bytes(self) -> int:
         """Bytes that an exported parameter takes."""
         return 2 if self.dtype == "bf16" else 4
-
-
-@dataclass(kw_only=True)
-class Task:
-    """One gauntlet task; field names and defaults follow the gauntlet's own YAML."""
-
-    label: str = MISSING
-    type: str = MISSING  # language_modeling | multiple_choice | schema | generation
-    file: str = MISSING  # jsonl under gauntlet.data
-    shots: int = 0
-    baseline: float = 0.0
-    category: str = MISSING
-    rows: int | None = None  # only the first rows, and then the suite's name says so
-    continuation_delimiter: str = " "
-    prelimiter: str = ""
-    cot_delimiter: str = ""
-    stop: list[str] = field(default_factory=list)
-    normalise: bool = True
-    template: bool = True  # may also be asked inside the instruction template
-    partner: str | None = None  # the task that asks the same questions in the other measure (exact match, likelihood)
-    has_categories: bool = False  # rows are split by their category; the score is the plain mean over the categories
-
-    def __post_init__(self) -> None:
-        one_of("gauntlet.tasks.*.type", self.type, ("language_modeling", "multiple_choice", "schema", "generation"))
-        if self.type == "schema" and self.template:
-            raise ConfigError(f"the schema task {self.label} has no one question to put in a template: set template: false.")
-        if self.type == "generation" and self.has_categories:
-            raise ConfigError(f"the generation task {self.label} cannot be split by category: leave has_categories out.")
-        if self.baseline >= 1:
-            raise ConfigError(f"the task {self.label} has baseline={self.baseline}, which leaves no gain: use less than 1.")
-        if self.shots < 0 or (self.rows is not None and self.rows < 1):
-            raise ConfigError(f"the task {self.label} asks for {self.shots} shots, {self.rows} rows: use 0 and 1 or more.")
-
-
-@dataclass(kw_only=True)
-class Gauntlet:
-    """A suite of tasks with the categories that its average is made of."""
-
-    name: str = MISSING
-    data: str | None = None  # folder with the task files; null: the embedded world writes them
-    tasks: list[Task] = field(default_factory=list)
-    average: list[str] = field(default_factory=list)  # categories of the headline average
-    max_seq_tokens: int = 2048
-    batch_tokens: int = 16384
-    tokens: dict[str, float] = field(default_factory=dict)  # counted tokens that a model reads, by prompting, for the plan
-    prompting: list[str] = field(default_factory=lambda: ["raw", "template"])
-
-    def __post_init__(self) -> None:
-        if not self.prompting:
-            raise ConfigError(f"gauntlet={self.name} has prompting=[] and would ask nothing: use raw, template or both.")
-        for prompting in self.prompting:
-            one_of("gauntlet.prompting", prompting, ("raw", "template"))
-        labels = [task.label for task in self.tasks]
-        if len(set(labels)) < len(labels):
-            raise ConfigError(f"gauntlet={self.name} names a task twice: {', '.join(sorted(labels))}.")
-        unknown = set(self.average) - {task.category for task in self.tasks}
-        if unknown:
-            raise ConfigError(f"gauntlet.average names categories without a task: {', '.join(sorted(unknown))}.")
 
 
 @dataclass(kw_only=True)

@@ -15,6 +15,7 @@ from typing import Any
 from limit_lab import store
 from limit_lab.config import Study
 from limit_lab.errors import ConfigError, LimitLabError
+from limit_lab.suite import PROMPTING
 from limit_lab.tracking import Connection, connect, run_id
 
 #: Configuration keys that panels group their runs by.
@@ -123,7 +124,7 @@ def _measures(root: Path, cells: Sequence[str], pairs: Sequence[str]) -> tuple[l
     categories: dict[str, None] = {}
     for name in cells:
         gauntlet = store.read_json(root / "cells" / name / "summary.json")["gauntlet"]
-        for prompting in ("raw", "template"):
+        for prompting in PROMPTING:
             found = gauntlet.get(prompting)
             if found and found["average"] is not None:
                 averages[f"gauntlet/{prompting}/average"] = None

@@ -18,6 +18,7 @@ from limit_lab.memory import Memory, host, learnt, moments, peak
 from limit_lab.operations import counted
 from limit_lab.recipe import Schedule, in_steps
 from limit_lab.shapes import shape_of
+from limit_lab.suite import asked
 
 #: Share of the assumed speed that one-token-at-a-time decoding reaches.
 DECODING = 0.1
@@ -131,7 +132,7 @@ def seconds(study: Study) -> dict[str, float | None]:
     if study.mixture.samples:
         trained = hours(study)
         found["finetune"] = None if trained is None else 3600 * trained
-    for prompting in study.gauntlet.prompting:
+    for prompting in study.gauntlet.asked_as:
         read = gauntlet_tokens(study, prompting)
         found[prompting] = 2 * model.body * read / rate if read and rate else None
     count = prompts(study)
@@ -240,16 +241,14 @@ def gauntlet_tokens(study: Study, prompting: str) -> float | None:
     if prompting in suite.tokens or suite.data is None:
         return suite.tokens.get(prompting)
     total = 0.0
-    for task in suite.tasks:
+    for task in asked(suite, prompting):
         path = Path(suite.data) / task.file
         found = rows(path)
         if not found:
             return None
         each = path.stat().st_size / found / BYTES_A_TOKEN
-        if prompting == "raw":
-            total += min(found, task.rows or found) * min(each * (task.shots + 1), suite.max_seq_tokens)
-        elif task.template:
-            total += min(found, task.rows or found) * min(each, suite.max_seq_tokens)
+        shown = 0 if prompting == "template" else task.shots
+        total += min(found, task.rows or found) * min(each * (shown + 1), suite.max_seq_tokens)
     return total
 
 

@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from limit_lab import store
+from limit_lab import store, suite
 from limit_lab.config import Study
 from limit_lab.layout import layout
 from limit_lab.progress import Move, by_part
@@ -92,7 +92,7 @@ def _gauntlet(study: Study, evaluation: Evaluation, prompting: str, team: Team, 
         evaluation.out,
         prompting=prompting,
         prompt_format=study.prompt.format,
-        progress=by_part(move, [task.label for task in study.gauntlet.tasks if prompting == "raw" or task.template]),
+        progress=by_part(move, [task.label for task in suite.asked(study.gauntlet, prompting)]),
         team=team,
         prompts=Path(study.runs) / "prompts" / tokenizer_mark(study),
     )

@@ -12,6 +12,8 @@ from limit_lab.microworld.checkpoint import recipe
 from limit_lab.model.bases import base_folder, content
 from limit_lab.recipe import DISPLAY
 
+#: Fields of a suite that count where they are not at their defaults.
+ADDED_TO_SUITES = ("averages", "weighting", "compat", "shots")
 #: Axes that the fixed rest is tried on: worlds and seeds.
 TRIED_ON = ("microworld.seed", "seeds.")
 
@@ -48,6 +50,7 @@ def fixed(cells: Sequence[Study], base: Mapping[str, Any]) -> dict[str, Any]:
             "claims": [_stated(claim) for claim in last.study.predicates],
         }
         | ({"axes": axes} if axes else {})
+        | {key: value for key, value in stated(suite).items() if key in ADDED_TO_SUITES}
         | ({"export": last.export.dtype} if last.export.dtype != Export().dtype else {})
     )
 

@@ -227,7 +227,7 @@ def _totals(cells: Sequence[Study]) -> list[tuple[str, str]]:
         ("", _device_hours(distinct(cells))),
         *([("GiB", _most(cells))] if last.study.axes else []),
         ("disk", f"{study_gib(cells, missing(cells)):.2f} GiB under {last.runs}"),
-        ("gauntlet", f"{last.gauntlet.name}: {tasks}, prompted {' and '.join(last.gauntlet.prompting)}"),
+        ("gauntlet", f"{last.gauntlet.name}: {tasks}, prompted {' and '.join(last.gauntlet.asked_as)}"),
         ("answers", f"{_answers(last)} for each cell, at most {last.answers.max_new_tokens:,} new tokens each"),
         ("judge", _judging(last, pairs(cells))),
     ]
@@ -253,7 +253,7 @@ def duration(cells: Sequence[Study], bases: Sequence[Study] = ()) -> str:
 def _stage_times(study: Study) -> str:
     """Load, fine-tuning, export, gauntlet and answers apart."""
     found, moved = seconds(study), transfers(study)
-    asked = [found[prompting] for prompting in study.gauntlet.prompting]
+    asked = [found[prompting] for prompting in study.gauntlet.asked_as]
     gauntlet = sum(time for time in asked if time is not None) if None not in asked else None
     parts = {"load": moved["load"], "fine-tuning": found.get("finetune", 0.0), "export": moved.get("export", 0.0)}
     parts |= {"gauntlet": gauntlet, "answers": found["answers"]}

@@ -26,6 +26,7 @@ from limit_lab.config import Study
 from limit_lab.config import Tracking as Configured
 from limit_lab.errors import ConfigError, LimitLabError
 from limit_lab.fingerprints import fingerprint, plain
+from limit_lab.suite import PROMPTING
 
 #: Seconds that one run may take to be told, all in all.
 LIMIT_S = 120
@@ -173,7 +174,7 @@ def heading(study: Study, kind: Kind, identity: str) -> dict[str, Any]:
     config |= {"size": sum(cell["samples"].values()), "fingerprint": cell["fingerprint"], "git": cell["provenance"]["git"]}
     if kind == "pairs":
         config |= {"cell": summary["cell"], "baseline": summary["baseline"], "judge": summary["judge"]}
-    asked = [prompting for prompting in ("raw", "template") if cell["gauntlet"].get(prompting)]
+    asked = [prompting for prompting in PROMPTING if cell["gauntlet"].get(prompting)]
     tags = [cell["label"], cell["model"], *cell["samples"], *asked]
     return {
         "id": run_id(identity),
@@ -208,7 +209,7 @@ def cell_parts(root: Path, identity: str) -> dict[str, Any]:
     numbers = {f"answers/{name}": value for name, value in summary["answers"].items()}
     numbers |= {f"finetune/{name}": value for name, value in (summary["finetune"] or {}).items()}
     scores = []
-    for prompting in ("raw", "template"):
+    for prompting in PROMPTING:
         found = summary["gauntlet"].get(prompting)
         for level, name, score, items in _scores(found) if found else []:
             numbers["/".join(("gauntlet", prompting, level, name) if name else ("gauntlet", prompting, level))] = score
@@ -245,7 +246,8 @@ def _held_out(rows: Sequence[Row]) -> list[dict[str, Any]]:
 
 def _scores(found: Row) -> list[tuple[str, str, float | None, int | None]]:
     """Average, categories and tasks of one prompting: level, name, rescaled score, number of items."""
-    average = [] if found["average"] is None else [("average", "", found["average"], None)]
+    averages = {"": found["average"], **found.get("averages", {})}
+    average = [("average", name, score, None) for name, score in averages.items() if score is not None]
     categories = [("category", name, score, None) for name, score in found["categories"].items()]
     tasks = [("task", name + _altered(task), task["rescaled"], task["n"]) for name, task in found["tasks"].items()]
     return [*average, *categories, *tasks]

@@ -44,7 +44,7 @@ def suite_of(*tasks: Task, batch_tokens: int = 16384, max_seq_tokens: int = 2048
     return Gauntlet(
         name=name,
         tasks=list(tasks),
-        average=sorted({task.category for task in tasks}),
+        average=sorted({task.category for task in tasks if task.category is not None}),
         batch_tokens=batch_tokens,
         max_seq_tokens=max_seq_tokens,
     )
@@ -88,12 +88,16 @@ def read_case(golden: Path, name: str) -> Case:
 @pytest.fixture(scope="session")
 def toy_tokenizer() -> Tokenizer:
     """Bytes as tokens, plus an end-of-sequence token."""
+    return build_tokenizer(eos="<|endoftext|>")
+
+
+def build_tokenizer(eos: str | None) -> Tokenizer:
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     vocabulary = {"<|endoftext|>": 0} | {letter: place for place, letter in enumerate(alphabet, 1)}
     raw = RawTokenizer(models.BPE(vocab=vocabulary, merges=[]))
     raw.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     raw.decoder = decoders.ByteLevel()
-    return PreTrainedTokenizerFast(tokenizer_object=raw, eos_token="<|endoftext|>")
+    return PreTrainedTokenizerFast(tokenizer_object=raw, eos_token=eos)
 
 
 @pytest.fixture(scope="session")

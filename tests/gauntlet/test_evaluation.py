@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from limit_lab.gauntlet import evaluate, results, scoring
 from limit_lab.model.mpt import MPT
 from limit_lab.prompt import Tokenizer, document
 from limit_lab.store import read_rows, sha256
-from tests.gauntlet.conftest import suite_of, write_rows
+from tests.gauntlet.conftest import build_tokenizer, suite_of, write_rows
 
 TASKS = [
     Task(label="choice", type="multiple_choice", file="choice.jsonl", category="a", shots=1, baseline=0.5, partner="cloze"),
@@ -44,7 +45,9 @@ def run(
 
 def test_records_and_result(toy_model: MPT, toy_tokenizer: Tokenizer, data: Path, tmp_path: Path) -> None:
     result = run(toy_model, toy_tokenizer, suite_of(*TASKS), data, tmp_path)
-    assert list(result) == ["prompting", "tasks", "categories", "average", "not_asked"]
+    assert list(result)[:4] == ["prompting", "tasks", "categories", "average"]
+    assert list(result)[4:] == ["averages", "not_asked", "removed", "rows_run", "rows_stated", "rows_of"]
+    assert result["rows_run"] == 6 + 3 + 6 + 3
     assert list(result["tasks"]) == ["choice", "pairs", "cloze", "open"]
     assert result["tasks"]["choice"]["partner"] == "cloze"
     assert result["average"] == pytest.approx(sum(result["categories"].values()) / 3)
@@ -89,6 +92,54 @@ def test_template_asks_template_tasks_with_the_trained_ids(
     assert {task["shots"] for task in result["tasks"].values()} == {0}
     trained = document(toy_tokenizer, "q0", "red", "bare", source="s", row=0)
     assert [*fed[0], toy_tokenizer.eos_token_id] == trained.ids
+
+
+def test_raw_without_shots_is_kept_apart_from_the_shots(
+    toy_model: MPT, toy_tokenizer: Tokenizer, data: Path, tmp_path: Path
+) -> None:
+    suite = suite_of(*TASKS, replace(TASKS[0], label="choice/3-shot", shots=3, template=False, partner=None))
+    shown = run(toy_model, toy_tokenizer, suite, data, tmp_path / "raw")
+    bare = run(toy_model, toy_tokenizer, suite, data, tmp_path / "bare", "raw_0_shot")
+    assert {label: task["shots"] for label, task in shown["tasks"].items()} == {
+        "choice": 1,
+        "pairs": 0,
+        "cloze": 2,
+        "open": 0,
+        "choice/3-shot": 3,
+    }
+    assert {label: task["shots"] for label, task in bare["tasks"].items()} == dict.fromkeys(
+        shown["tasks"].keys() - {"choice/3-shot"}, 0
+    )
+    assert (shown["prompting"], bare["prompting"]) == ("raw", "raw_0_shot")
+    assert len(read_rows(tmp_path / "raw" / "items" / "choice" / "3-shot.jsonl")) == 6
+    one, other = (read_rows(tmp_path / where / "items" / "choice.jsonl") for where in ("raw", "bare"))
+    assert all(mine["prompt_sha"] != theirs["prompt_sha"] for mine, theirs in zip(one, other, strict=True))
+
+
+def test_strict_scores_what_is_there(toy_model: MPT, toy_tokenizer: Tokenizer, data: Path, tmp_path: Path) -> None:
+    (data / "open.jsonl").unlink()
+    suite = replace(suite_of(*TASKS), compat="strict")
+    result = run(toy_model, toy_tokenizer, suite, data, tmp_path)
+    assert (list(result["tasks"]), list(result["categories"])) == (["choice", "pairs", "cloze"], ["a", "b"])
+    assert result["removed"] == {"c": ["open"]}
+    assert result["average"] == pytest.approx(sum(result["categories"].values()) / 2)
+
+
+def test_rows_may_have_different_numbers_of_choices(
+    toy_model: MPT, toy_tokenizer: Tokenizer, data: Path, tmp_path: Path
+) -> None:
+    rows = [{"query": f"q{n}", "choices": ["red", "blue", "green", "black"][: 2 + n], "gold": 1 + n} for n in range(3)]
+    write_rows(data, "choice.jsonl", rows)
+    result = run(toy_model, toy_tokenizer, suite_of(TASKS[0]), data, tmp_path)
+    assert [len(record["nll"]) for record in read_rows(tmp_path / "items" / "choice.jsonl")] == [2, 3, 4]
+    assert result["tasks"]["choice"]["n"] == 3
+
+
+def test_an_answer_needs_a_token_that_ends_it(toy_model: MPT, data: Path, tmp_path: Path) -> None:
+    endless = build_tokenizer(eos=None)
+    with pytest.raises(EvalError, match="no eos token, with which an answer of open would end"):
+        run(toy_model, endless, suite_of(*TASKS), data, tmp_path)
+    assert run(toy_model, endless, suite_of(TASKS[0]), data, tmp_path)["tasks"]["choice"]["n"] == 6
 
 
 def test_a_killed_evaluation_goes_on_at_the_next_task(

@@ -14,11 +14,12 @@ from limit_lab.config import Task
 from limit_lab.errors import EvalError
 from limit_lab.gauntlet.generation import answer_room
 from limit_lab.gauntlet.prompts import Prompt, raw_prompts, template_prompts
-from limit_lab.gauntlet.sequences import batches, prefix_space, prompt_tokens, scorables
+from limit_lab.gauntlet.sequences import Scorable, batches, prefix_space, prompt_tokens, scorables
 from limit_lab.gauntlet.tasks import Row, parts, read, strip
 from limit_lab.prompt import Tokenizer, document
 from tests.gauntlet.conftest import read_case, task_of
 from tests.gauntlet.test_parity import CASES
+from tests.gauntlet.test_suites import shipped
 
 MAX = 2048
 
@@ -32,10 +33,13 @@ def check_ids(
             room = answer_room(tokenizer, task, unstripped)
             assert prompt_tokens(tokenizer, prompt, MAX - room) == example["sequences"][0]["input_ids"]
             continue
-        sequences = scorables(tokenizer, prompt, MAX)
-        assert [list(sequence.ids) for sequence in sequences] == [one["input_ids"] for one in example["sequences"]]
-        spans = [one["span" if "span" in one else "continuation_span"] for one in example["sequences"]]
-        assert [[sequence.start, len(sequence.ids)] for sequence in sequences] == spans
+        check_sequences(scorables(tokenizer, prompt, MAX), example["sequences"])
+
+
+def check_sequences(found: list[Scorable], wanted: list[dict[str, Any]]) -> None:
+    assert [list(sequence.ids) for sequence in found] == [one["input_ids"] for one in wanted]
+    spans = [one["span" if "span" in one else "continuation_span"] for one in wanted]
+    assert [[sequence.start, len(sequence.ids)] for sequence in found] == spans
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -51,24 +55,66 @@ def test_first_prompts_of_the_recorded_cases(name: str, golden: Path, golden_tok
             assert prompts[example["index"]].preamble == example["preamble"]
 
 
-def test_prompts_on_the_full_files(golden: Path, shared: Path, golden_tokenizer: Tokenizer) -> None:
+def recorded_prompts(golden: Path) -> list[list[dict[str, Any]]]:
+    """The recorded examples of the full files, one list for each evaluator."""
     with gzip.open(golden / "units" / "prompts_full.jsonl.gz", "rt", encoding="utf-8") as lines:
         examples = [json.loads(line) for line in lines]
+    by_evaluator: dict[tuple[str, ...], list[dict[str, Any]]] = {}
+    for one in examples:
+        by_evaluator.setdefault((one["evaluator"], one["file"], json.dumps(one["task"])), []).append(one)
+    return list(by_evaluator.values())
+
+
+def test_prompts_on_the_full_files(golden: Path, shared: Path, golden_tokenizer: Tokenizer) -> None:
     data = shared / "data" / "gauntlet"
     checked = 0
-    for evaluator in dict.fromkeys((one["evaluator"], one["file"], json.dumps(one["task"])) for one in examples):
-        wanted = [one for one in examples if (one["evaluator"], one["file"], json.dumps(one["task"])) == evaluator]
+    for wanted in recorded_prompts(golden):
         task = task_of(wanted[0]["task"], wanted[0]["file"])
         if not (data / task.file).is_file():
             continue
         rows = read(task, data)
         if task.has_categories:
-            rows = [row for row in rows if row["category"] == evaluator[0].rsplit("/", 1)[1]]
+            rows = [row for row in rows if row["category"] == wanted[0]["evaluator"].rsplit("/", 1)[1]]
         assert len(rows) == wanted[0]["n"]
         prompts = raw_prompts(task, strip(rows), prefix_space=True)
         check_ids(golden_tokenizer, task, rows, prompts, wanted)
         checked += len(wanted)
-    assert checked > 80
+    assert checked == 108
+
+
+def test_ids_of_the_full_files_that_are_elsewhere(golden: Path, shared: Path, golden_tokenizer: Tokenizer) -> None:
+    """Versions 0.1 to 0.3: the texts, recorded for the first row of each, give the recorded ids, spans and cuts."""
+    checked = 0
+    for wanted in recorded_prompts(golden):
+        if (shared / "data" / "gauntlet" / wanted[0]["file"]).is_file():
+            continue
+        preamble, context, sequences = wanted[0]["preamble"], wanted[0]["context"].rstrip(), wanted[0]["sequences"]
+        if "max_answer_length" in sequences[0]:
+            room = MAX - sequences[0]["max_answer_length"]
+            found = prompt_tokens(golden_tokenizer, Prompt(preamble, (context,), ()), room)
+            assert found == sequences[0]["input_ids"]
+        else:
+            scored = [one["input_ids"][one["span"][0] : one["span"][1]] for one in sequences]
+            texts = tuple(golden_tokenizer.decode(ids, skip_special_tokens=False) for ids in scored)
+            check_sequences(scorables(golden_tokenizer, Prompt(preamble, (context,) * len(texts), texts), MAX), sequences)
+        checked += 1
+    assert checked == (160 - 108) / 4
+
+
+def test_chains_of_thought_of_version_0_2(golden: Path, shared: Path, golden_tokenizer: Tokenizer) -> None:
+    """The grade-school problems as their authors publish them hold all that the gauntlet's file does."""
+    wanted = next(one for one in recorded_prompts(golden) if one[0]["evaluator"] == "gsm8k/5-shot")
+    task = next(task for task in shipped("v0_2").tasks if task.label == "gsm8k/5-shot")
+    rows: list[Row] = []
+    for line in (shared / "data" / "gsm8k" / "test.jsonl").read_text(encoding="utf-8").splitlines():
+        published = json.loads(line)
+        thought, answer = published["answer"].split("\n#### ")
+        rows.append({"context": published["question"], "chain_of_thought": thought, "answer": answer})
+    assert len(rows) == wanted[0]["n"]
+    prompts = raw_prompts(task, strip(rows), prefix_space=True)
+    assert prompts[wanted[0]["index"]].preamble == wanted[0]["preamble"]
+    check_ids(golden_tokenizer, task, rows, prompts, wanted)
+    assert answer_room(golden_tokenizer, task, rows) == wanted[0]["sequences"][0]["max_answer_length"]
 
 
 def test_a_long_pair_loses_the_left_of_its_own_context(toy_tokenizer: Tokenizer) -> None:

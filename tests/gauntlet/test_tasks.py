@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,9 +25,18 @@ def make(kind: str = "multiple_choice", **settings: Any) -> Task:
         ("multiple_choice", CHOICE | {"gold": 2}, "the field 'gold' must be the index of a choice, not 2"),
         ("multiple_choice", CHOICE | {"gold": True}, "the field 'gold' must be the index of a choice, not True"),
         ("multiple_choice", CHOICE | {"choices": ["a", 3]}, "the field 'choices' must be a list of texts"),
-        ("multiple_choice", CHOICE | {"choices": ["", "b"]}, "a text to be scored is empty"),
+        ("multiple_choice", CHOICE | {"choices": ["", "b"]}, "the field 'choices' holds an empty text"),
+        ("multiple_choice", CHOICE | {"query": " \n"}, "the field 'query' holds an empty text"),
+        ("multiple_choice", CHOICE | {"choices": [], "gold": 0}, "the index of a choice, not 0"),
         ("schema", {"context_options": ["a"], "continuation": "c", "gold": 1}, "the index of an option, not 1"),
-        ("language_modeling", {"context": "c", "continuation": "  "}, "a text to be scored is empty"),
+        ("language_modeling", {"context": "c", "continuation": "  "}, "the field 'continuation' holds an empty text"),
+        ("language_modeling", {"context": "", "continuation": "c"}, "the field 'context' holds an empty text"),
+        (
+            "schema",
+            {"context_options": ["a", ""], "continuation": "c", "gold": 0},
+            "the field 'context_options' holds an empty",
+        ),
+        ("generation", {"context": "c", "answer": " "}, "the field 'answer' holds an empty text"),
         ("language_modeling", {"context": None, "continuation": "c"}, "the field 'context' must be text, not None"),
         ("generation", {"context": "c", "answer": "a", "aliases": "b"}, "the field 'aliases' must be a list of texts"),
     ],
@@ -75,10 +85,31 @@ def test_every_absent_file_is_named_at_once(tmp_path: Path) -> None:
         require_files(suite, suite.tasks, tmp_path)
 
 
+def test_strict_goes_on_with_the_files_that_are_there(tmp_path: Path) -> None:
+    write_rows(tmp_path, "sub/t.jsonl", [CHOICE])
+    there, absent = make(), replace(make(), label="u", file="u.jsonl")
+    suite = replace(suite_of(there, absent), compat="strict")
+    assert require_files(suite, suite.tasks, tmp_path) == [there]
+    with pytest.raises(EvalError, match=r"no data for u \(u.jsonl\)"):
+        require_files(suite, [absent], tmp_path)
+
+
 def test_only_template_tasks_are_asked_in_the_template() -> None:
     suite = suite_of(make(template=False))
     assert asked(suite, "template") == []
     assert asked(suite, "raw") == suite.tasks
+
+
+def test_without_shots_a_task_is_asked_once() -> None:
+    further = replace(make(shots=5, template=False), label="t/5-shot")
+    suite = suite_of(make(shots=3), further)
+    assert [(task.label, task.shots) for task in asked(suite, "raw")] == [("t", 3), ("t/5-shot", 5)]
+    assert [(task.label, task.shots) for task in asked(suite, "raw_0_shot")] == [("t", 0)]
+    assert [task.label for task in asked(suite, "template")] == ["t"]
+
+
+def test_an_unknown_way_of_asking_is_refused() -> None:
+    suite = suite_of(make())
     with pytest.raises(ConfigError, match="prompting='chat' is unknown"):
         asked(suite, "chat")
 

@@ -19,7 +19,7 @@ study: {name: rates, axes: {finetune.learning_rate: [0.001, 1.0e+30]}, mixtures:
 
 #: Two cells and one that diverges at its first step.
 THREE = ["+experiment=tiny", "+grid=rates", "mixture=lima_tiny", "finetune.clip_norm=1e30", "answers.limit=2"]
-THREE += ["gauntlet.prompting=[raw]", "hardware.cells=1", "hardware.threads=1"]
+THREE += ["gauntlet.prompting=[raw]", "gauntlet.raw_only=true", "hardware.cells=1", "hardware.threads=1"]
 
 SLURM = ["launch=slurm", "launch.executor=local"]
 RAY = ["launch=ray", "launch.cpus=1"]

@@ -9,7 +9,14 @@ from tests.commands import call, groups, numbers
 from tests.processes import alive
 
 #: Several batches for each of two processes.
-ASKED = ["+experiment=tiny", "mixture=none", "study.mixtures=[]", "study.baseline=null", "gauntlet.prompting=[raw]"]
+ASKED = [
+    "+experiment=tiny",
+    "mixture=none",
+    "study.mixtures=[]",
+    "study.baseline=null",
+    "gauntlet.prompting=[raw]",
+    "gauntlet.raw_only=true",
+]
 ASKED += ["gauntlet.tasks.2.rows=64", "gauntlet.batch_tokens=256", "answers.limit=5", "answers.batch=2"]
 
 

@@ -24,7 +24,7 @@ from tests.model.networks import llama, saved
 from tests.processes import alive, kill
 
 ONE = ["+experiment=tiny", "mixture=lima_tiny", "study.mixtures=[]", "study.baseline=null", "finetune.precision=fp32"]
-ONE += ["answers.limit=2", "gauntlet.prompting=[raw]", "finetune.held_out=2"]
+ONE += ["answers.limit=2", "gauntlet.prompting=[raw]", "gauntlet.raw_only=true", "finetune.held_out=2"]
 TWO = ["hardware.devices=2", "hardware.micro_batch=2doc"]
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -32,7 +32,7 @@ def record(root: Path, rows: dict[str, list[tuple[str, str, int]]], suite: Gaunt
     """A cell whose tasks have items (category, cluster, right or not), scored by the gauntlet itself."""
     identity = world.write_cell(root, "lima", [])
     results = {}
-    for task in suite.tasks:
+    for task in (task for task in suite.tasks if task.label in rows):
         items = [
             {"index": place, "cluster": cluster, "group": "ab"[place % 2], "category": part, "correct": right}
             for place, (part, cluster, right) in enumerate(rows[task.label])
@@ -70,6 +70,34 @@ def test_constructed_scores_equal_those_of_the_gauntlet(tmp_path: Path) -> None:
         assert category(cell, "raw", name).estimate().value == pytest.approx(summary["categories"][name], abs=1e-6)
     assert average(cell, "raw").estimate().value == pytest.approx(summary["average"], abs=1e-6)
     assert accuracy(cell, "raw", cell.suites["raw"].tasks["split"]).estimate().value == pytest.approx(0.5)  # 0.9 over items
+
+
+def test_weights_sub_scores_and_tasks_outside_any_category_are_read(tmp_path: Path) -> None:
+    whole, other = replace(WHOLE, also=["lite"]), replace(OTHER, category="a")
+    further = replace(WHOLE, label="whole/5-shot", shots=5, template=False, category=None)
+    suite = replace(suite_of(SPLIT, whole, other, further), weighting="LOG_SAMPLE_SZ", whole="v9", whole_rows=400)
+    suite = replace(suite, averages={"lite_average": ["lite"]})
+    rows = {"split": uneven(100), "whole": uneven(20), "other": uneven(30), "whole/5-shot": uneven(20)}
+    identity = record(tmp_path, rows, suite)
+    cell, summary = read(tmp_path, identity), read_json(tmp_path / "cells" / identity / "summary.json")["gauntlet"]["raw"]
+    found = cell.suites["raw"]
+    assert (found.categories, found.average) == (["a", "lite"], ["a"])
+    for name in found.categories:
+        assert category(cell, "raw", name).estimate().value == pytest.approx(summary["categories"][name], abs=1e-6)
+    plain = [summary["tasks"][label]["rescaled"] for label in ("split", "whole", "other")]
+    assert abs(summary["average"] - sum(plain) / 3) > 0.01
+    assert found.share == "38 % of the rows of v9 (150 of 400)"
+    assert found.tasks["whole/5-shot"].categories == []
+
+
+def test_a_category_that_strict_removed_is_in_no_table(tmp_path: Path) -> None:
+    suite = replace(suite_of(SPLIT, OTHER), compat="strict")
+    identity = record(tmp_path, {"split": uneven(100)}, suite)
+    found = read(tmp_path, identity).suites["raw"]
+    assert (list(found.tasks), found.categories, found.average) == (["split"], ["a"], ["a"])
+    both = replace(suite_of(SPLIT, replace(OTHER, category="a")), compat="strict")
+    alone = read(tmp_path, record(tmp_path, {"split": uneven(100)}, both)).suites["raw"]
+    assert (list(alone.tasks), alone.categories, alone.average) == (["split"], [], [])
 
 
 def test_the_interval_is_that_of_the_mean_over_categories(tmp_path: Path) -> None:

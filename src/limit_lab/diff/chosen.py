@@ -11,6 +11,7 @@ from limit_lab import cell, store
 from limit_lab.config import Study
 from limit_lab.errors import ConfigError, DataError, EvalError, did_you_mean
 from limit_lab.report import records
+from limit_lab.suite import PROMPTING
 
 #: The entries of a cell's summary that are compared. ``identity`` is missing where an older version wrote it.
 ENTRIES = (
@@ -18,7 +19,7 @@ ENTRIES = (
     *("card", "finetune", "gauntlet", "answers", "provenance"),
 )
 #: The stages whose files are read.
-STAGES = ("finetune", "gauntlet/raw", "gauntlet/template", "answers")
+STAGES = ("finetune", *(f"gauntlet/{prompting}" for prompting in PROMPTING), "answers")
 #: How many of the latest cells a refusal names.
 LATEST = 5
 

@@ -12,6 +12,7 @@ from limit_lab.diff.chosen import Chosen
 from limit_lab.diff.values import NOT_STATED, Section, changes, rows
 from limit_lab.report import quantities
 from limit_lab.report.records import Cell, Suite, Task
+from limit_lab.suite import PROMPTING
 
 #: What a task was asked with that leaves its items as they are; a template's format belongs to the cell.
 SAME_ITEMS = ("prompt_format", "task.file", "task.partner")
@@ -22,7 +23,7 @@ Measured = Callable[[Cell], quantities.Quantity]
 def suites(left: Chosen, right: Chosen) -> list[Section]:
     """The gauntlet under every prompting that one of the two was asked with."""
     found = []
-    for prompting in ("raw", "template"):
+    for prompting in PROMPTING:
         asked = [side for side, one in (("left", left), ("right", right)) if prompting in one.cell.suites]
         title = f"scores, {prompting}"
         if len(asked) == 2:
@@ -53,9 +54,14 @@ def _suite(left: Chosen, right: Chosen, prompting: str, title: str) -> Section:
         own = [
             label
             for label in labels
-            if name in {suite.tasks[label].category for suite in (mine, theirs) if label in suite.tasks}
+            if any(name in suite.tasks[label].categories[:1] for suite in (mine, theirs) if label in suite.tasks)
         ]
         shown += [_task(label, sides, prompting, reasons[label]) for label in own]
+    shown += [
+        _task(label, sides, prompting, reasons[label])
+        for label in labels
+        if not any(suite.tasks[label].categories for suite in (mine, theirs) if label in suite.tasks)
+    ]
     return Section(title=title, columns=("in %", "left", "right", "right − left"), rows=shown, notes=_notes(mine, theirs))
 
 
@@ -116,7 +122,15 @@ def _reason(left: Chosen, right: Chosen, prompting: str, label: str) -> str:
 
 
 def _items(task: Task) -> tuple[object, ...]:
-    return task.type, task.category, task.baseline, list(task.clusters), list(task.groups), list(task.parts)
+    return (
+        task.type,
+        list(task.categories),
+        task.weight,
+        task.baseline,
+        list(task.clusters),
+        list(task.groups),
+        list(task.parts),
+    )
 
 
 def _asked(one: Chosen, prompting: str, label: str) -> Mapping[str, Any] | None:

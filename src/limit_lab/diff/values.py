@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from limit_lab import store
+from limit_lab.cell import BESIDE
 from limit_lab.diff.chosen import Chosen
 from limit_lab.recipe import DISPLAY
 from limit_lab.report.origin import HARDWARE
@@ -18,7 +19,8 @@ NOT_STATED = "–"
 OUTSIDE = (
     *("do", "runs", "debug", "hardware", "tracking", "launch", "report", "diff", "study", "model", "data", "mixture.name"),
     *("finetune.name", *(f"finetune.{key}" for key in DISPLAY)),
-    *("gauntlet.data", "gauntlet.batch_tokens", "gauntlet.tokens", "answers.name", "answers.prompts", "answers.batch"),
+    *(f"gauntlet.{key}" for key in BESIDE),
+    *("answers.name", "answers.prompts", "answers.batch"),
 )
 
 

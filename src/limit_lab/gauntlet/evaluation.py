@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from limit_lab import store
 from limit_lab.config import NUMERICS, Gauntlet, Task
-from limit_lab.fingerprints import fingerprint
+from limit_lab.errors import EvalError
+from limit_lab.fingerprints import fingerprint, stated
 from limit_lab.gauntlet import files
 from limit_lab.gauntlet.aggregate import composite, task_result
 from limit_lab.gauntlet.prompts import Prompt, raw_prompts, template_prompts
@@ -41,17 +42,19 @@ def evaluate(
 ) -> dict[str, Any]:
     """Score ``model`` on the tasks of ``suite`` whose files lie under ``data``; return scores, categories and average.
 
-    ``prompting``: ``raw`` shows ``task.shots`` examples as llm-foundry does; ``template`` puts the bare question into the
-    instruction template ``prompt_format``. Records go to ``out/items/<label>.jsonl``; a task whose records were written
-    for the same task, data and prompting is not asked again, so ``out`` must belong to one model. ``progress`` gets a
-    label with the sequences done and to do, and when a task is finished its rows as both. Every process of ``team`` calls
-    this for the same model, and gets the same; the first one reads and writes the records. ``prompts`` is a folder that keeps
-    prompts as ids of this one tokenizer, for the next model that is asked the same.
+    ``prompting``: ``raw`` shows ``task.shots`` examples as llm-foundry does, ``raw_0_shot`` none; ``template`` puts the bare
+    question into the instruction template ``prompt_format``. Records go to ``out/items/<label>.jsonl``; a task whose
+    records were written for the same task, data and prompting is not asked again, so ``out`` must belong to one model.
+    ``progress`` gets a label with the sequences done and to do, and when a task is finished its rows as both. Every process
+    of ``team`` calls this for the same model, and gets the same; the first one reads and writes the records. ``prompts`` is a
+    folder that keeps prompts as ids of this one tokenizer, for the next model that is asked the same.
 
     Raises: EvalError when a task has no data or cannot be scored; DataError for a malformed row.
     """
-    tasks = asked(suite, prompting)
-    require_files(suite, tasks, data)
+    tasks = require_files(suite, asked(suite, prompting), data)
+    written = [task.label for task in tasks if task.type == "generation"]
+    if written and tokenizer.eos_token_id is None:
+        raise EvalError(f"the tokenizer has no eos token, with which an answer of {written[0]} would end: set its eos_token.")
     results: dict[str, dict[str, Any]] = {}
     for task in tasks:
         inputs = _inputs(suite, task, data, prompting, prompt_format)
@@ -69,7 +72,7 @@ def evaluate(
 def _inputs(suite: Gauntlet, task: Task, data: Path, prompting: str, prompt_format: str) -> dict[str, Any]:
     """Everything but the model that decides a task's records; batching is outside."""
     return {
-        "task": task,
+        "task": stated(task),
         "data": store.sha256(data / task.file),
         "max_seq_tokens": suite.max_seq_tokens,
         "prompting": prompting,

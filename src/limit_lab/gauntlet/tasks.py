@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from limit_lab.config import Gauntlet, Task
-from limit_lab.errors import ConfigError, DataError, EvalError
+from limit_lab.errors import DataError, EvalError
 from limit_lab.gauntlet.files import remedy
 from limit_lab.store import read_rows
+from limit_lab.suite import asked as asked
 
 Row = dict[str, Any]
 
@@ -23,22 +24,19 @@ FIELDS: dict[str, dict[str, str]] = {
 OPTIONAL = {"aliases": "a list of texts", "chain_of_thought": "text"}
 
 
-def asked(suite: Gauntlet, prompting: str) -> list[Task]:
-    """The tasks that a suite asks in one prompting mode, in its order. Raises: ConfigError for an unknown mode."""
-    if prompting not in ("raw", "template"):
-        raise ConfigError(f"prompting={prompting!r} is unknown: use raw or template.")
-    return [task for task in suite.tasks if prompting == "raw" or task.template]
+def require_files(suite: Gauntlet, tasks: Sequence[Task], data: Path) -> list[Task]:
+    """The tasks whose files are there: all of them, or under ``compat=strict`` what is left, as in the original.
 
-
-def require_files(suite: Gauntlet, tasks: Sequence[Task], data: Path) -> None:
-    """Raises: EvalError naming every task whose file is absent, with the command that fetches it, before anything is scored."""
+    Raises: EvalError naming every task whose file is absent, with the command that fetches it, before anything is scored.
+    """
     absent = {task.label: task.file for task in tasks if not (data / task.file).is_file()}
-    if absent:
+    if absent and (suite.compat != "strict" or len(absent) == len(tasks)):
         named = ", ".join(f"{label} ({file})" for label, file in absent.items())
         raise EvalError(
             f"gauntlet={suite.name} has no data for {named} in {data}: {remedy(suite, data, list(absent.values()))}, "
             "or choose a suite without these tasks, which has another name."
         )
+    return [task for task in tasks if (data / task.file).is_file()]
 
 
 def read(task: Task, data: Path) -> list[Row]:
@@ -86,9 +84,12 @@ def _wrong_field(task: Task, row: Row, *, with_thought: bool) -> str | None:
             return f"the field {field!r} is missing"
         if not _is(kind, row[field], row):
             return f"the field {field!r} must be {kind}, not {row[field]!r:.60}"
-    if not row.get("continuation", "some").strip() or "" in row.get("choices", []):
-        return "a text to be scored is empty"
-    return None
+    return next((f"the field {field!r} holds an empty text" for field in needed if _empty(row[field])), None)
+
+
+def _empty(value: object) -> bool:
+    """Whether a text is empty once it is stripped, or one of a list is empty as it stands, which is never stripped."""
+    return not value.strip() if isinstance(value, str) else isinstance(value, list) and "" in value
 
 
 def _is(kind: str, value: object, row: Row) -> bool:

@@ -84,7 +84,7 @@ def write(
         "cells": {cell.name: _arm_numbers(cell, scores) for cell in cells},
         "pairs": {pair.id: _pair_numbers(pair, scores) for pair in pairs},
         "orders": ranked,
-        "at_chance": {prompting: tables.at_chance(cells, scores, prompting) for prompting in sections.PROMPTING},
+        "at_chance": {one: tables.at_chance(cells, scores, one) for one in sections.asked(cells)},
         "tables": _tables(context),
     }
     write_json(out / "report.json", numbers)

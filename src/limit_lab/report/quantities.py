@@ -80,14 +80,20 @@ def rescaled(cell: Cell, prompting: str, task: Task) -> Quantity:
     return Quantity(plain.samples, lambda means: (plain.value(means) - task.baseline) / (1 - task.baseline))
 
 
-def mean_of(parts: Sequence[Quantity]) -> Quantity:
+def mean_of(parts: Sequence[Quantity], weights: Sequence[float] | None = None) -> Quantity:
+    """Mean of the parts, which weigh the same where no ``weights`` are given."""
     samples = {key: sample for part in parts for key, sample in part.samples.items()}
-    return Quantity(samples, lambda means: sum(part.value(means) for part in parts) / len(parts))
+    own = [1] * len(parts) if weights is None else weights
+    return Quantity(
+        samples,
+        lambda means: sum(part.value(means) * one for part, one in zip(parts, own, strict=True)) / sum(own),
+    )
 
 
 def category(cell: Cell, prompting: str, name: str) -> Quantity:
-    """Mean of a category's rescaled tasks."""
-    return mean_of([rescaled(cell, prompting, task) for task in cell.suites[prompting].of(name)])
+    """Weighted mean of a category's rescaled tasks."""
+    tasks = cell.suites[prompting].of(name)
+    return mean_of([rescaled(cell, prompting, task) for task in tasks], [task.weight for task in tasks])
 
 
 def average(cell: Cell, prompting: str) -> Quantity:

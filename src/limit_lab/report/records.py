@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from limit_lab.errors import DataError, EvalError, LimitLabError
+from limit_lab.gauntlet.aggregate import weight
 from limit_lab.store import read_json, read_rows
+from limit_lab.suite import PROMPTING
 
 #: Recorded scores are rounded by float32 arithmetic; anything beyond this is a disagreement.
 TOLERANCE = 1e-6
@@ -25,19 +27,22 @@ class Task:
     """One task as asked of one cell: its items in aligned sequences, and what chance scores.
 
     ``parts`` holds the category of every item when the task is scored as the plain mean over its categories
-    (``has_categories``), and is empty when it is scored as the plain mean over its items. ``altered`` is the short hash of
-    a data file that is not the original one, empty for any other.
+    (``has_categories``), and is empty when it is scored as the plain mean over its items. ``categories`` are those of the
+    suite in which it counts, with ``weight``, its own ``category`` first. ``altered`` is the short hash of a data file that
+    is not the original one, empty for any other.
     """
 
     label: str
     type: str
-    category: str
+    category: str | None
     baseline: float
     partner: str | None
     correct: Sequence[float]
     clusters: Sequence[str]
     groups: Sequence[str | None]
     parts: Sequence[str] = ()
+    categories: Sequence[str] = ()
+    weight: float = 1
     altered: str = ""
 
     @property
@@ -48,15 +53,20 @@ class Task:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Suite:
-    """The gauntlet of one cell under one prompting; ``average`` names the categories of its headline average, if any."""
+    """The gauntlet of one cell under one prompting.
+
+    ``average`` names the categories of its headline average, if any; ``share`` says how much of the published version was
+    asked, where that is known.
+    """
 
     name: str
     tasks: Mapping[str, Task]
     average: Sequence[str]
     not_asked: Sequence[str]
+    share: str = ""
 
     def of(self, category: str) -> list[Task]:
-        return [task for task in self.tasks.values() if task.category == category]
+        return [task for task in self.tasks.values() if category in task.categories]
 
     @property
     def altered(self) -> dict[str, str]:
@@ -65,7 +75,7 @@ class Suite:
 
     @property
     def categories(self) -> list[str]:
-        return list(dict.fromkeys(task.category for task in self.tasks.values()))
+        return list(dict.fromkeys(category for task in self.tasks.values() for category in task.categories))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -162,7 +172,7 @@ def _cell(folder: Path, summary: Row, name: str) -> Cell:
     gauntlet = summary["gauntlet"]
     suites = {
         prompting: _suite(folder, name, prompting, gauntlet["suite"], gauntlet[prompting], configured)
-        for prompting in ("raw", "template")
+        for prompting in PROMPTING
         if gauntlet.get(prompting)
     }
     answers = read_rows(folder / "answers" / "answers.jsonl") if summary["answers"]["prompts"] else []
@@ -190,10 +200,10 @@ def _suite(folder: Path, name: str, prompting: str, suite: str, scores: Row, con
                 f"the items of task {label!r} ({prompting}) of cell {name!r} are missing at {path}: "
                 f"delete {folder / 'gauntlet'} and run the study again."
             )
-        tasks[label] = _task(label, recorded, read_rows(path), parted=label in parted)
+        tasks[label] = _task(label, recorded, read_rows(path), scores, configured, parted=label in parted)
         _agrees(name, f"number of items of {label} ({prompting})", len(tasks[label].correct), recorded["n"])
         _agrees(name, f"{label} ({prompting})", _rescaled(tasks[label]), recorded["rescaled"])
-    found = {task.category for task in tasks.values()}
+    found = {category for task in tasks.values() for category in task.categories}
     if found != set(scores["categories"]):
         raise EvalError(
             f"cell {name!r} ({prompting}): its tasks lie in the categories {sorted(found)}, its summary scores "
@@ -201,16 +211,18 @@ def _suite(folder: Path, name: str, prompting: str, suite: str, scores: Row, con
         )
     categories = [category for category in configured.get("average") or scores["categories"] if category in found]
     headline = [] if scores["average"] is None else categories
-    result = Suite(name=suite, tasks=tasks, average=headline, not_asked=scores.get("not_asked", []))
-    means = {category: _mean([_rescaled(task) for task in result.of(category)]) for category in found}
+    share = _share(scores)
+    result = Suite(name=suite, tasks=tasks, average=headline, not_asked=scores.get("not_asked", []), share=share)
+    means = {category: _category(result.of(category)) for category in found}
     for category in sorted(found):
         _agrees(name, f"category {category} ({prompting})", means[category], scores["categories"][category])
-    if scores["average"] is not None:
+    if headline:
         _agrees(name, f"average ({prompting})", _mean([means[category] for category in headline]), scores["average"])
     return result
 
 
-def _task(label: str, recorded: Row, rows: Sequence[Row], *, parted: bool) -> Task:
+def _task(label: str, recorded: Row, rows: Sequence[Row], scores: Row, configured: Row, *, parted: bool) -> Task:
+    own = [recorded["category"], *recorded.get("also", [])]
     data = recorded.get("data") or {}  # older records tell nothing of their files
     return Task(
         label=label,
@@ -222,8 +234,24 @@ def _task(label: str, recorded: Row, rows: Sequence[Row], *, parted: bool) -> Ta
         clusters=[str(row["cluster"]) for row in rows],
         groups=[row.get("group") for row in rows],
         parts=[str(row["category"]) for row in rows] if parted else (),
+        categories=[name for name in own if name is not None and name not in scores.get("removed", {})],
+        weight=weight(configured.get("weighting", "EQUAL"), len(rows)),
         altered=str(data["sha256"])[:12] if data.get("state") == "altered" else "",
     )
+
+
+def _share(scores: Row) -> str:
+    """How much of the published version was asked, empty where its rows are not stated."""
+    run, stated = scores.get("rows_run"), scores.get("rows_stated")
+    if run is None or stated is None:
+        return ""
+    return (
+        f"{run / stated * 100:.{0 if 100 * run > stated else 2}f} % of the rows of {scores['rows_of']} ({run:,} of {stated:,})"
+    )
+
+
+def _category(tasks: Sequence[Task]) -> float:
+    return sum(_rescaled(task) * task.weight for task in tasks) / sum(task.weight for task in tasks)
 
 
 def _rescaled(task: Task) -> float:

@@ -16,19 +16,24 @@ PROMPTING = tables.WORDS
 PLANE = "Both paradigms at once"
 
 
+def asked(cells: Sequence[Arm]) -> list[str]:
+    """The ways of prompting in which any cell was asked."""
+    return [prompting for prompting in PROMPTING if any(prompting in cell.suites for cell in cells)]
+
+
 def paradigms(cells: Sequence[Arm], pairs: Sequence[Comparison], scores: Scores) -> dict[str, Any]:
     """Figures and tables of the two paradigms, the plane between them, and the categories."""
     look = figures.marks([cell.name for cell in cells], [cell.name for cell in cells if cell.untouched])
     judged = answer.same_judge(pairs)
-    asked = [prompting for prompting in PROMPTING if any(prompting in cell.suites for cell in cells)]
+    ways = asked(cells)
     return {
         "legend": look,
-        "panels": [_average_panel(cells, scores, prompting, look) for prompting in asked] + _rate_panels(pairs, scores, look),
+        "panels": [_average_panel(cells, scores, prompting, look) for prompting in ways] + _rate_panels(pairs, scores, look),
         "overview": tables.overview(cells, judged, scores),
         "plane": _plane(cells, judged, scores, look),
-        "categories": [_categories(cells, scores, prompting, look) for prompting in asked],
-        "partners": [table for prompting in asked if (table := partners.partner_table(cells, scores, prompting))],
-        "telling": [sentence for prompting in asked for sentence in tables.telling(cells, scores, prompting)],
+        "categories": [_categories(cells, scores, prompting, look) for prompting in ways],
+        "partners": [table for prompting in ways if (table := partners.partner_table(cells, scores, prompting))],
+        "telling": [sentence for prompting in ways for sentence in tables.telling(cells, scores, prompting)],
     }
 
 
@@ -120,7 +125,7 @@ def against_one_another(
     cells: Sequence[Arm], judged: Sequence[Comparison], every: Sequence[Comparison], scores: Scores
 ) -> dict[str, Any]:
     """Curves, win matrices, differences from the base, single replicates; ``judged`` have the study's baseline."""
-    asked = [prompting for prompting in PROMPTING if any(prompting in cell.suites for cell in cells)]
+    ways = asked(cells)
     judge, benchmarks = contrasts.judge_matrix(every), contrasts.benchmark_matrix(cells, "raw")
     names = [cell.name for cell in cells]
     drawn, listed = [], []
@@ -133,10 +138,10 @@ def against_one_another(
             drawn.append((caption, figures.matrix(key, caption, own, values, even)))
             note = tables.altered(cells, ["raw"]).strip() if values is benchmarks else ""
             listed.append(contrasts.matrix_table(caption, own, values, note))
-    differences = [table for prompting in asked if (table := contrasts.differences_table(cells, prompting))]
-    singles = [table for prompting in asked if (table := contrasts.replicates_table(cells, judged, prompting))]
+    differences = [table for prompting in ways if (table := contrasts.differences_table(cells, prompting))]
+    singles = [table for prompting in ways if (table := contrasts.replicates_table(cells, judged, prompting))]
     return {
-        "curves": _curves(cells, judged, scores, asked),
+        "curves": _curves(cells, judged, scores, ways),
         "matrices": drawn,
         "matrix_tables": listed,
         "differences": differences,

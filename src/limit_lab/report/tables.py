@@ -14,7 +14,7 @@ from limit_lab.stats import Estimate
 from limit_lab.store import Missing
 
 EVEN = "50 by definition"
-WORDS = {"raw": "raw prompts", "template": "in the template"}
+WORDS = {"raw": "raw prompts", "raw_0_shot": "raw prompts without shots", "template": "in the template"}
 #: A task in which the interval of every cell lies above this accuracy hardly tells cells apart.
 CEILING = 0.95
 
@@ -88,7 +88,7 @@ def overview(cells: Sequence[Arm], pairs: Sequence[Comparison], scores: Scores) 
     against = pairs[0].baseline.label if pairs else ""
     rates = {pair.cell.name: scores.pairs[pair.id].rate for pair in pairs}
     kind = "win rate" if pairs and pairs[0].prefers else "rate (no preference judge)"
-    columns = ["cell", "samples", "steps", "benchmarks, raw", "benchmarks, template"] + (
+    columns = ["cell", "samples", "steps", "benchmarks, raw", "benchmarks, raw without shots", "benchmarks, template"] + (
         [f"{kind} against {against}"] if pairs else []
     )
     rows: list[list[str | Number]] = []
@@ -101,7 +101,10 @@ def overview(cells: Sequence[Arm], pairs: Sequence[Comparison], scores: Scores) 
         rows.append(row)
     kept = [i for i in range(len(columns)) if any(row[i] != NOT_STATED for row in rows)]
     shown = [[row[i] for i in kept] for row in rows]
-    note = " ".join(text for text in (_different_steps(cells), _recipe_notes(cells), altered(cells, WORDS).strip()) if text)
+    shares = (_shares(cells, one) for one in WORDS)
+    note = " ".join(
+        text for text in (_different_steps(cells), _recipe_notes(cells), *shares, altered(cells, WORDS).strip()) if text
+    )
     return Table("The cells under both paradigms, in %", [columns[i] for i in kept], shown, note)
 
 
@@ -166,8 +169,14 @@ def category_table(cells: Sequence[Arm], scores: Scores, prompting: str) -> Tabl
     note += f" Not part of the average: {', '.join(outside)}." if outside else ""
     missing = sorted({label for cell in asked for label in cell.suites[prompting].not_asked})
     note += f" Not asked this way: {', '.join(missing)}." if missing else ""
-    note += altered(asked, [prompting])
+    note += f" {_shares(cells, prompting)}".rstrip() + altered(asked, [prompting])
     return Table(f"Categories, {WORDS[prompting]}, in %", ["category", *(cell.name for cell in asked)], rows, note)
+
+
+def _shares(cells: Sequence[Arm], prompting: str) -> str:
+    """How much of a published version stands behind the scores, where that is known."""
+    found = [cell.suites[prompting].share for cell in cells if prompting in cell.suites and cell.suites[prompting].share]
+    return f"{WORDS[prompting].capitalize()}: {'; '.join(dict.fromkeys(found))}." if found else ""
 
 
 def task_table(cells: Sequence[Arm], scores: Scores, prompting: str) -> Table:
@@ -176,7 +185,13 @@ def task_table(cells: Sequence[Arm], scores: Scores, prompting: str) -> Table:
     tasks = {label: task for cell in asked for label, task in cell.suites[prompting].tasks.items()}
     rows: list[list[str | Number]] = []
     for label, task in tasks.items():
-        row: list[str | Number] = [label, task.category, task.measure, f"{len(task.correct):,}", f"{task.baseline * 100:g}"]
+        row: list[str | Number] = [
+            label,
+            task.category or NOT_STATED,
+            task.measure,
+            f"{len(task.correct):,}",
+            f"{task.baseline * 100:g}",
+        ]
         for cell in asked:
             found = scores.cells[cell.name][prompting].tasks.get(label)
             mark = changed(cell.suites[prompting], [label])
@@ -214,7 +229,7 @@ def telling(cells: Sequence[Arm], scores: Scores, prompting: str) -> list[str]:
 
 
 def tasks_of(tasks: Mapping[str, Task], category: str) -> list[str]:
-    return [label for label, task in tasks.items() if task.category == category]
+    return [label for label, task in tasks.items() if category in task.categories]
 
 
 def missing_table(missing: Sequence[Missing]) -> Table | None:
