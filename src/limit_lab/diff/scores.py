@@ -62,7 +62,7 @@ def _suite(left: Chosen, right: Chosen, prompting: str, title: str) -> Section:
 def _notes(left: Suite, right: Suite) -> list[str]:
     scale = "Average and categories are rescaled (0 is chance, 100 all correct), tasks (indented) are plain accuracies."
     differing = [] if left.name == right.name else [f"The suites differ: {left.name} and {right.name}."]
-    return [scale, f"Differences with their {stats.METHODS['items']}.", *differing]
+    return [scale, f"Differences ± their standard error, with their {stats.METHODS['items']}.", *differing]
 
 
 def _category(name: str, sides: tuple[Cell, Cell], prompting: str, reasons: Mapping[str, str]) -> list[str]:
@@ -87,7 +87,7 @@ def _row(
     left, right = both
     if reason or left is None or right is None:
         return [name, *values, f"not subtracted: {reason}"]
-    return [name, *values, (right - left).estimate().text()]
+    return [name, *values, (right - left).estimate().full()]
 
 
 def _of_parts(labels: list[str], reasons: Mapping[str, str]) -> str:
@@ -167,4 +167,4 @@ def _rate(place: Path) -> list[str]:
     summary, items = store.read_json(place / "summary.json"), store.read_rows(place / "items.jsonl")
     rate = stats.mean([item["preference"] for item in items], [str(item["cluster"]) for item in items])
     measure, judge = str(summary["measure"]).replace("_", " "), str(summary["judge"]["name"])
-    return [summary["cell"], summary["baseline"], judge, measure, rate.text(), f"{len(items):,}"]
+    return [summary["cell"], summary["baseline"], judge, measure, rate.full(), f"{len(items):,}"]

@@ -117,7 +117,7 @@ def _figures(context: dict[str, Any], out: Path) -> list[tuple[str, str]]:
 
 def _short(context: dict[str, Any], found: Sequence[Finding], shown: Sequence[tuple[str, str]]) -> str:
     few = [context["missing"]] if context["missing"] and len(context["missing"].rows) <= FEW else []
-    notes = [*context["telling"], f"Intervals: {context['method']}."]
+    notes = [*context["telling"], f"Behind ± the standard error, in brackets the interval: {context['method']}."]
     return markdown.render(
         title=QUESTION,
         about=context["about"],

@@ -201,6 +201,7 @@ def _suite(folder: Path, name: str, prompting: str, suite: str, scores: Row, con
 
 
 def _task(label: str, recorded: Row, rows: Sequence[Row], *, parted: bool) -> Task:
+    scope = min(label, recorded.get("partner") or label)
     return Task(
         label=label,
         type=recorded["type"],
@@ -208,10 +209,16 @@ def _task(label: str, recorded: Row, rows: Sequence[Row], *, parted: bool) -> Ta
         baseline=recorded["baseline"],
         partner=recorded.get("partner"),
         correct=[float(row["correct"]) for row in rows],
-        clusters=[str(row["cluster"]) for row in rows],
+        clusters=[_cluster(row, scope) for row in rows],
         groups=[row.get("group") for row in rows],
         parts=[str(row["category"]) for row in rows] if parted else (),
     )
+
+
+def _cluster(row: Row, scope: str) -> str:
+    """The cluster of an item; one that only has its number shares nothing with the same number of another task."""
+    cluster = str(row["cluster"])
+    return f"{scope} {cluster}" if cluster == str(row["index"]) else cluster
 
 
 def _rescaled(task: Task) -> float:
