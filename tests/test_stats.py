@@ -123,7 +123,7 @@ def test_errors_of_replicates_with_worked_numbers() -> None:
 
 
 def test_the_smallest_detectable_difference() -> None:
-    """1,000 items at 50 % in each of two models: 0.5 * sqrt(2 / 1000) * 2.80 is 6.3 points; a test finds it four times in five."""
+    """1,000 items at 50 % in each of two models: 0.5 * sqrt(2 / 1000) * 2.80 = 6.3 points, found four times in five."""
     error = 0.5 * (2 / 1000) ** 0.5
     assert stats.detectable(error) == pytest.approx(0.06264, abs=1e-5)
     drawn = np.random.default_rng(0).normal(stats.detectable(error), error, size=20_000)

@@ -14,10 +14,15 @@ from limit_lab.gauntlet.clusters import clusters
 from limit_lab.gauntlet.tasks import read, strip
 
 INSTRUCTION = (
-    "Read the following passage with care, think of every possible answer, and then choose the one that fits it best of all.\n"
+    "Read the following passage with care, and then choose among the answers the one that fits it best of all to you.\n"
 )
-RIVERS = "The river rises in the northern hills, runs past two mills and a ford, and reaches the sea after a course of ninety miles in all."
-BRIDGES = "The bridge was built of stone by a guild of masons, fell in the great flood, and was built again in iron a hundred years later."
+RIVERS = (
+    "The river rises in the northern hills. "
+    + "It runs past two mills and a ford, and reaches the sea after ninety miles. " * 2
+)
+BRIDGES = (
+    "The bridge was built by a guild of masons. " + "It fell in the great flood, and was built again in iron after long. " * 2
+)
 
 
 def task(kind: str = "language_modeling", **more: object) -> Task:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 
 from limit_lab.config import Task
@@ -65,4 +64,8 @@ def _together(one: str, other: str, head: int) -> bool:
 
 def _shared(one: str, other: str) -> int:
     """How many characters two texts begin with alike."""
-    return len(os.path.commonprefix((one, other)))
+    low, high = 0, min(len(one), len(other))
+    while low < high:
+        middle = (low + high + 1) // 2
+        low, high = (middle, high) if one[low:middle] == other[low:middle] else (low, middle - 1)
+    return low

@@ -15,6 +15,7 @@ from limit_lab.report.predicates import Finding, findings
 from limit_lab.report.records import Cell, load
 from limit_lab.report.samples import samples
 from limit_lab.report.scores import Scores, measure
+from limit_lab.report.suite_table import suite_tables
 from limit_lab.stats import METHODS
 from limit_lab.store import SCHEMA, Missing, write_json, write_text
 
@@ -66,6 +67,7 @@ def write(
         "findings": [(finding, tables.claim_measured(finding), tables.claim_unit(finding)) for finding in found],
         "flat": _flat(scores),
         "missing": tables.missing_table(missing),
+        "suite_tables": suite_tables(cells),
         **sections.paradigms(cells, pairs, scores),
         **sections.against_one_another(cells, answer.same_judge(pairs), every, scores),
         **sections.judging(cells, pairs, scores, ranked),
@@ -141,8 +143,8 @@ def _tables(context: dict[str, Any]) -> list[tables.Table]:
     categories = [table for part in context["categories"] for table in (part["table"], part["tasks"])]
     single = [table for table in (context["missing"], context["differing"]) if table]
     contrasts = [*context["differences"], *context["matrix_tables"], *context["replicates"]]
-    judge = context["judge_tables"]
-    return [context["overview"], *contrasts, *context["partners"], *categories, *judge, *context["cards"], *single]
+    judge, suites = context["judge_tables"], [table for _, table in context["suite_tables"]]
+    return [context["overview"], *contrasts, *context["partners"], *categories, *suites, *judge, *context["cards"], *single]
 
 
 def _arm_numbers(arm: Arm, scores: Scores) -> dict[str, Any]:

@@ -25,7 +25,8 @@ class Task:
     """One task as asked of one cell: its items in aligned sequences, and what chance scores.
 
     ``parts`` holds the category of every item when the task is scored as the plain mean over its categories
-    (``has_categories``), and is empty when it is scored as the plain mean over its items.
+    (``has_categories``), and is empty when it is scored as the plain mean over its items. ``golds`` are indices of choices,
+    texts or lists of accepted texts (None where an old record has none); ``choices`` counts them, 0 where nothing is chosen.
     """
 
     label: str
@@ -37,6 +38,8 @@ class Task:
     clusters: Sequence[str]
     groups: Sequence[str | None]
     parts: Sequence[str] = ()
+    golds: Sequence[Any] = ()
+    choices: Sequence[int] = ()
 
     @property
     def measure(self) -> str:
@@ -212,6 +215,8 @@ def _task(label: str, recorded: Row, rows: Sequence[Row], *, parted: bool) -> Ta
         clusters=[_cluster(row, scope) for row in rows],
         groups=[row.get("group") for row in rows],
         parts=[str(row["category"]) for row in rows] if parted else (),
+        golds=[row.get("gold") for row in rows],
+        choices=[len(row["nll"]) if isinstance(row.get("nll"), list) else 0 for row in rows],
     )
 
 
