@@ -179,6 +179,12 @@ def _diff(cells: list[Study]) -> None:
     show(cells[-1])
 
 
+def _items(cells: list[Study]) -> None:
+    from limit_lab.items import show
+
+    show(cells[-1])
+
+
 def _dashboard(cells: list[Study]) -> None:
     from limit_lab.dashboard import run
 
@@ -212,6 +218,7 @@ DO: dict[str, Callable[[list[Study]], None]] = {
     "status": _status,
     "report": _report,
     "diff": _diff,
+    "items": _items,
     "dashboard": _dashboard,
     "export": _export,
     "mix": _mix,

@@ -22,7 +22,7 @@ from limit_lab.recipe import Finetune as Finetune
 #: Bumped whenever our own code changes results for an unchanged configuration.
 NUMERICS = 1
 
-VERBS = ("study", "plan", "status", "report", "diff", "dashboard", "export", "mix", "pretrain_micro")
+VERBS = ("study", "plan", "status", "report", "diff", "items", "dashboard", "export", "mix", "pretrain_micro")
 
 
 @dataclass(kw_only=True)
@@ -392,6 +392,27 @@ class Diff:
 
 
 @dataclass(kw_only=True)
+class Items:
+    """The arguments of do=items: which answers of which cells; cells are named as in do=diff."""
+
+    cell: str | None = None
+    against: str | None = None  # another cell, shown beside the first
+    task: str | None = None  # null: the tasks with their counts
+    prompting: str = "raw"
+    only: str = "all"  # all | right | wrong | changed: right in one of the two cells and wrong in the other
+    limit: int = 20
+    data: str | None = None  # folder of the task files; null: where the cell found them
+
+    def __post_init__(self) -> None:
+        one_of("items.prompting", self.prompting, ("raw", "template"))
+        one_of("items.only", self.only, ("all", "right", "wrong", "changed"))
+        if self.only == "changed" and not self.against:
+            raise ConfigError("items.only=changed compares two cells: name the other one with items.against=...")
+        if self.limit < 1:
+            raise ConfigError(f"items.limit={self.limit} shows nothing: use 1 or more.")
+
+
+@dataclass(kw_only=True)
 class Study:
     """One composed configuration: the configured cell, and the study it belongs to."""
 
@@ -416,6 +437,7 @@ class Study:
     plan: Plan = field(default_factory=Plan)
     report: Report = field(default_factory=Report)
     diff: Diff = field(default_factory=Diff)
+    items: Items = field(default_factory=Items)
 
     def __post_init__(self) -> None:
         one_of("do", self.do, VERBS)

@@ -87,10 +87,10 @@ def test_shares_sum_to_one_and_errors_are_those_of_the_bootstrap(one: list[float
     asked = cell("a", *tasks)
     found = resolutions([asked], "raw")
     measured = q.average(asked, "raw").estimate()
-    assert found["average"]["average"].error == pytest.approx(measured.error, rel=0.12, abs=1e-9)
+    assert found["average"]["average"].error == pytest.approx(measured.error, rel=0.15, abs=1e-9)
     for label in "xy":
         own = q.accuracy(asked, "raw", asked.suites["raw"].tasks[label]).estimate()
-        assert found["tasks"][label].error == pytest.approx(own.error, rel=0.12, abs=1e-9)
+        assert found["tasks"][label].error == pytest.approx(own.error, rel=0.15, abs=1e-9)
     shares = [found["tasks"][label].share for label in "xy"]
     assert shares == [None, None] or sum(shares) == pytest.approx(1.0)
 
@@ -101,7 +101,7 @@ def test_the_paired_error_is_that_of_the_bootstrapped_difference(values: list[tu
     left, right = (cell(name, task("x", [pair[at] for pair in values])) for at, name in enumerate("ab"))
     found = resolutions([left, right], "raw")["average"]["average"].paired or 0.0
     measured = (q.average(left, "raw") - q.average(right, "raw")).estimate()
-    assert found == pytest.approx(2.801585 * measured.error, rel=0.12, abs=1e-9)
+    assert found == pytest.approx(2.801585 * measured.error, rel=0.15, abs=1e-9)
 
 
 def test_a_task_with_categories_is_resampled_within_them() -> None:

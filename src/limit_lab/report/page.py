@@ -12,9 +12,11 @@ from limit_lab.report.arms import Arm, Comparison, arms, comparisons
 from limit_lab.report.held_out import held_out_table
 from limit_lab.report.orders import orders
 from limit_lab.report.predicates import Finding, findings
+from limit_lab.report.questions import printable
 from limit_lab.report.records import Cell, load
 from limit_lab.report.samples import samples
 from limit_lab.report.scores import Scores, measure
+from limit_lab.report.shown_items import shown_items
 from limit_lab.report.suite_table import suite_tables
 from limit_lab.stats import METHODS
 from limit_lab.store import SCHEMA, Missing, write_json, write_text
@@ -73,6 +75,7 @@ def write(
         **sections.judging(cells, pairs, scores, ranked),
         **sections.origins(records),
         "shown": samples(cells),
+        "shown_items": shown_items(root, cells, scores, baseline),
         "cards": [table for table in (cards.totals_table(cells), cards.sources_table(cells), held_out_table(cells)) if table],
     }
     numbers = {
@@ -174,8 +177,3 @@ def _render(context: dict[str, Any]) -> str:
     environment.filters["typeset"] = tables.typeset
     environment.filters["themed"] = svg.themed
     return environment.get_template("page.html.j2").render(context)
-
-
-def printable(text: str) -> str:
-    """Untrusted text with control characters shown as their pictures, since HTML allows none but tab and line ends."""
-    return "".join(chr(0x2400 + ord(sign)) if ord(sign) < 32 and sign not in "\t\n" else sign for sign in text)

@@ -177,13 +177,7 @@ def _suite(folder: Path, name: str, prompting: str, suite: str, scores: Row, con
     parted = {task["label"] for task in configured.get("tasks", []) if task.get("has_categories")}
     tasks = {}
     for label, recorded in scores["tasks"].items():
-        path = folder / "gauntlet" / prompting / "items" / f"{label}.jsonl"
-        if not path.is_file():
-            raise DataError(
-                f"the items of task {label!r} ({prompting}) of cell {name!r} are missing at {path}: "
-                f"delete {folder / 'gauntlet'} and run the study again."
-            )
-        tasks[label] = _task(label, recorded, read_rows(path), parted=label in parted)
+        tasks[label] = _task(label, recorded, items(folder, prompting, label, name), parted=label in parted)
         _agrees(name, f"number of items of {label} ({prompting})", len(tasks[label].correct), recorded["n"])
         _agrees(name, f"{label} ({prompting})", _rescaled(tasks[label]), recorded["rescaled"])
     found = {task.category for task in tasks.values()}
@@ -201,6 +195,17 @@ def _suite(folder: Path, name: str, prompting: str, suite: str, scores: Row, con
     if scores["average"] is not None:
         _agrees(name, f"average ({prompting})", _mean([means[category] for category in headline]), scores["average"])
     return result
+
+
+def items(folder: Path, prompting: str, label: str, name: str) -> list[dict[str, Any]]:
+    """The records of one task of the cell ``name`` in ``folder``, item by item. Raises: DataError when they are missing."""
+    path = folder / "gauntlet" / prompting / "items" / f"{label}.jsonl"
+    if not path.is_file():
+        raise DataError(
+            f"the items of task {label!r} ({prompting}) of cell {name!r} are missing at {path}: "
+            f"delete {folder / 'gauntlet'} and run the study again."
+        )
+    return read_rows(path)
 
 
 def _task(label: str, recorded: Row, rows: Sequence[Row], *, parted: bool) -> Task:

@@ -86,7 +86,7 @@ def _cells(one: Resolution) -> list[str]:
 def _note(tasks: Iterable[Task]) -> str:
     told = (
         "Average and categories in points of the rescaled score, tasks (indented) in points of accuracy. Detectable: the "
-        "smallest difference between two cells that a two-sided test at 5 % finds with a power of 80 %, 2.80 standard errors of "
+        "smallest difference between two cells that a two-sided test at 5 % finds with a power of 80 %, 2.8 standard errors of "
         "it. Same items: paired, the mean over all couples of cells that answered the same items. Other items: unpaired, each "
         "cell has items of its own. Both cover the choice of items; other seeds and worlds add to them. Chance: what the suite "
         "subtracts. Drawn: what an evenly drawn choice scores on these items. Always one answer: what the most common right "
