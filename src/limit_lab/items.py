@@ -100,7 +100,7 @@ def _answers(sides: Sequence[Side], prompting: str, label: str) -> list[Rows]:
             raise ConfigError(
                 f"the cell {side.name} was not asked the task {label!r} ({prompting}){did_you_mean(label, labels)}"
             )
-    found = [records.items(side.folder, prompting, label, side.name) for side in sides]
+    found: list[Rows] = [records.items(side.folder, prompting, label, side.name) for side in sides]
     for side, rows in zip(sides, found, strict=True):
         lacks = [key for key in NEEDED if any(key not in row for row in rows)]
         if lacks:

@@ -141,7 +141,7 @@ def _resampled(samples: Mapping[str, Sample], draws: int, seed: int, stream: int
         kinds, counts = np.unique(sums, axis=1, return_counts=True)
         blocks = _by_kind(kinds, counts, draws, [seed, stream])
     else:
-        blocks = [weights @ sums.T for weights in cluster_weights(len(names), draws=draws, seed=seed, stream=stream)]
+        blocks = (weights @ sums.T for weights in cluster_weights(len(names), draws=draws, seed=seed, stream=stream))
     drawn = np.concatenate(list(blocks))
     with np.errstate(invalid="ignore"):
         return len(names), {name: drawn[:, 2 * at] / drawn[:, 2 * at + 1] for at, name in enumerate(samples)}
@@ -231,7 +231,7 @@ def combined(value: float, *intervals: tuple[float, float]) -> tuple[float, floa
 def standard_error(values: Sequence[float]) -> float:
     """Standard error of the mean of independent replicates. Raises: EvalError for fewer than two values."""
     _critical(len(values))
-    return float(np.std(np.asarray(values, dtype=np.float64), ddof=1)) / len(values) ** 0.5
+    return float(np.std(np.asarray(values, dtype=np.float64), ddof=1) / np.sqrt(len(values)))
 
 
 def ratio_error(numerators: Sequence[float], denominators: Sequence[float]) -> float:

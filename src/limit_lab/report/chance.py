@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 
@@ -26,7 +26,7 @@ def chance(task: Task) -> Chance | None:
     if not task.golds or any(gold is None for gold in task.golds):
         return None
     weights = item_weights(task.parts or [""] * len(task.golds))
-    right: Counter[Hashable] = Counter()
+    right: defaultdict[Hashable, float] = defaultdict(float)
     for gold, weight in zip(task.golds, weights, strict=True):
         for answer in set(gold) if isinstance(gold, list | tuple) else {gold}:
             right[answer] += weight
