@@ -76,7 +76,7 @@ def test_two_cells_section_by_section(tmp_path: Path, capsys: pytest.CaptureFixt
         "steps | 372 | 750 | +378",
         "Losses differ first at step 2 of 3: 1.4 and 1.5; by at most 0.1 from there on; right goes on to step 4.",
         "0 of 60 answers have the same words.",
-        f"{both.name} | {lima.name} | ground_truth | win rate | {rate.text()} | 60",
+        f"{both.name} | {lima.name} | ground_truth | win rate | {rate.full()} | 60",
     ):
         assert line in lines, line
     apart = next(at for at, line in enumerate(lines) if line.startswith("config outside every fingerprint"))
@@ -94,8 +94,8 @@ def test_the_difference_of_scores_is_paired_by_items(study: Study, tmp_path: Pat
     assert expected.high < -0.2
     show(of(study, *folders))
     lines = lines_of(capsys.readouterr().out)
-    assert f"knowledge_mc | 93.3 | 50.0 | {expected.text()}" in lines
-    rescaled = " [".join(expected.text(100 / 0.75).split(" ["))
+    assert f"knowledge_mc | 93.3 | 50.0 | {expected.full()}" in lines
+    rescaled = expected.full(100 / 0.75)
     assert f"knowledge | 91.1 | 33.3 | {rescaled}" in lines
     assert "scores, template: no difference, the 480 items of 4 tasks have the same results" in lines
     assert "Equal fingerprints: one cell, made or asked twice." in lines
@@ -148,7 +148,7 @@ def test_the_same_items_asked_differently_are_not_subtracted(
     assert "letters_mc | 25.0 | 25.0 | not subtracted: asked differently (task.shots)" in lines
     average = next(line for line in lines if line.startswith("average"))
     assert average.endswith("not subtracted: letters_mc: asked differently (task.shots)")
-    assert [line for line in lines if re.match(r"knowledge_em \| 13\.3 \| 85\.8 \| 72\.5 \[\d", line)]
+    assert [line for line in lines if re.match(r"knowledge_em \| 13\.3 \| 85\.8 \| 72\.5 ± \d+\.\d \[\d", line)]
 
 
 def test_circumstances_are_told(study: Study, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

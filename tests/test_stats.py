@@ -65,13 +65,69 @@ def test_pairing_narrows_a_difference_of_correlated_samples() -> None:
     assert found.high - found.low < 0.2 * (alone.high - alone.low)
 
 
-def test_blocks_give_the_same_draws_as_one_piece(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_draw_takes_as_many_clusters_as_there_are() -> None:
     whole = np.concatenate(list(cluster_weights(7, draws=50)))
-    monkeypatch.setattr(stats, "BLOCK", 20)
-    parts = list(cluster_weights(7, draws=50))
-    assert len(parts) > 10
-    assert np.array_equal(np.concatenate(parts), whole)
     assert np.array_equal(whole.sum(axis=1), np.full(51, 7.0))
+    assert not np.array_equal(whole, np.concatenate(list(cluster_weights(7, draws=50, stream=1))))
+
+
+def test_many_clusters_are_drawn_by_their_kinds_to_the_same_effect(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Passages of one to three questions, some right: one by one, by kinds, and by kinds in small blocks."""
+    rng = np.random.default_rng(3)
+    clusters = [str(place) for place in range(400) for _ in range(place % 3 + 1)]
+    values = [float(one) for one in rng.random(len(clusters)) < 0.4]
+    single = mean(values, clusters)
+    monkeypatch.setattr(stats, "MANY", 10)
+    together = mean(values, clusters)
+    monkeypatch.setattr(stats, "BLOCK", 100)
+    blocks = mean(values, clusters)
+    assert (together.value, together.n, together.clusters) == (single.value, single.n, single.clusters)
+    for one in (together, blocks):
+        assert one.error == pytest.approx(single.error, rel=0.06)
+        assert (one.low, one.high) == pytest.approx((single.low, single.high), abs=0.15 * single.error)
+
+
+def test_tasks_without_a_cluster_in_common_are_resampled_by_themselves() -> None:
+    """Every draw keeps the number of clusters of each task, so a task of two items never loses both."""
+    samples = {"a": Sample([1.0, 0.0], ["a0", "a1"]), "b": Sample([1.0] * 50 + [0.0] * 50, [f"b{n}" for n in range(100)])}
+    found: list[np.ndarray] = []
+
+    def kept(means: object) -> np.ndarray:
+        found.extend([means["a"], means["b"]])
+        return (means["a"] + means["b"]) / 2
+
+    joint = bootstrap(samples, kept)
+    assert set(found[0]) == {0.0, 0.5, 1.0}
+    assert abs(np.corrcoef(found[0][1:], found[1][1:])[0, 1]) < 0.08
+    assert joint.error == pytest.approx((0.125 + 0.0025) ** 0.5 / 2, rel=0.05)
+    assert joint.clusters == 102
+    linked = bootstrap({**samples, "c": Sample([1.0, 0.0], ["a0", "b7"])}, lambda means: means["a"])
+    assert linked.clusters == 102
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.integers(20, 300), st.integers(5, 95))
+def test_the_standard_error_is_the_one_that_theory_gives(count: int, percent: int) -> None:
+    right = max(3, min(count - 3, count * percent // 100))
+    found = mean([1.0] * right + [0.0] * (count - right), [str(place) for place in range(count)])
+    share = right / count
+    assert found.error == pytest.approx((share * (1 - share) / count) ** 0.5, rel=0.1)
+
+
+def test_errors_of_replicates_with_worked_numbers() -> None:
+    assert stats.standard_error([1.0, 2.0, 3.0]) == pytest.approx(1 / 3**0.5)
+    assert stats.ratio_error([2.0, 4.0, 6.0], [1.0, 2.0, 3.0]) == pytest.approx(0.0)
+    assert stats.ratio_error([1.0, 2.0, 3.0], [4.0, 4.0, 4.0]) == pytest.approx(1 / 3**0.5 / 4)
+    with pytest.raises(EvalError, match="another seed or world"):
+        stats.standard_error([1.0])
+
+
+def test_the_smallest_detectable_difference() -> None:
+    """1,000 items at 50 % in each of two models: 0.5 * sqrt(2 / 1000) * 2.80 = 6.3 points, found four times in five."""
+    error = 0.5 * (2 / 1000) ** 0.5
+    assert stats.detectable(error) == pytest.approx(0.06264, abs=1e-5)
+    drawn = np.random.default_rng(0).normal(stats.detectable(error), error, size=20_000)
+    assert np.mean(np.abs(drawn) > 1.959964 * error) == pytest.approx(0.8, abs=0.01)
 
 
 @pytest.mark.parametrize("sample", [Sample([], []), Sample([1.0], ["a", "b"])])
@@ -89,7 +145,7 @@ def test_a_statistic_without_values_is_an_error() -> None:
     ("threshold", "verdict"), [(0.3, "yes"), (0.4, "not determined"), (0.5, "not determined"), (0.6, "no")]
 )
 def test_verdicts_go_by_the_whole_interval(threshold: float, verdict: str) -> None:
-    assert above(Estimate(0.5, 0.4, 0.6, 10, 10), threshold) == verdict
+    assert above(Estimate(0.5, 0.4, 0.6, 10, 10, 0.05), threshold) == verdict
 
 
 replicates = st.lists(st.tuples(st.floats(-1, 1), st.floats(2, 3)), min_size=3, max_size=8)

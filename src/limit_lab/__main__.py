@@ -185,6 +185,12 @@ def _harness(cells: list[Study]) -> None:
     run(cells)
 
 
+def _items(cells: list[Study]) -> None:
+    from limit_lab.items import show
+
+    show(cells[-1])
+
+
 def _dashboard(cells: list[Study]) -> None:
     from limit_lab.dashboard import run
 
@@ -225,6 +231,7 @@ DO: dict[str, Callable[[list[Study]], None]] = {
     "report": _report,
     "diff": _diff,
     "harness": _harness,
+    "items": _items,
     "dashboard": _dashboard,
     "export": _export,
     "mix": _mix,

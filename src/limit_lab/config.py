@@ -18,6 +18,7 @@ from limit_lab.fingerprints import ADDED
 from limit_lab.hardware import Hardware as Hardware
 from limit_lab.launch import Launch as Launch
 from limit_lab.recipe import Finetune as Finetune
+from limit_lab.suite import PROMPTING
 from limit_lab.suite import Gauntlet as Gauntlet
 from limit_lab.suite import Task as Task
 
@@ -29,7 +30,10 @@ ORIGINALS = (
     "https://raw.githubusercontent.com/mosaicml/llm-foundry/8c8dd48f72168c5d51e2f7b151595892a8fba43d/scripts/eval/local_data"
 )
 
-VERBS = ("study", "plan", "status", "report", "diff", "harness", "dashboard", "export", "mix", "fetch", "pretrain_micro")
+VERBS = (
+    *("study", "plan", "status", "report", "diff", "items", "harness", "dashboard", "export", "mix", "fetch"),
+    "pretrain_micro",
+)
 
 
 @dataclass(kw_only=True)
@@ -376,6 +380,27 @@ class Harness:
 
 
 @dataclass(kw_only=True)
+class Items:
+    """The arguments of do=items: which answers of which cells; cells are named as in do=diff."""
+
+    cell: str | None = None
+    against: str | None = None  # another cell, shown beside the first
+    task: str | None = None  # null: the tasks with their counts
+    prompting: str = "raw"
+    only: str = "all"  # all | right | wrong | changed: right in one of the two cells and wrong in the other
+    limit: int = 20
+    data: str | None = None  # folder of the task files; null: where the cell found them
+
+    def __post_init__(self) -> None:
+        one_of("items.prompting", self.prompting, PROMPTING)
+        one_of("items.only", self.only, ("all", "right", "wrong", "changed"))
+        if self.only == "changed" and not self.against:
+            raise ConfigError("items.only=changed compares two cells: name the other one with items.against=...")
+        if self.limit < 1:
+            raise ConfigError(f"items.limit={self.limit} shows nothing: use 1 or more.")
+
+
+@dataclass(kw_only=True)
 class Study:
     """One composed configuration: the configured cell, and the study it belongs to."""
 
@@ -402,6 +427,7 @@ class Study:
     diff: Diff = field(default_factory=Diff)
     fetch: Fetch = field(default_factory=Fetch, metadata=ADDED)
     harness: Harness = field(default_factory=Harness, metadata=ADDED)
+    items: Items = field(default_factory=Items, metadata=ADDED)
 
     def __post_init__(self) -> None:
         one_of("do", self.do, VERBS)

@@ -113,7 +113,7 @@ def test_the_interval_is_that_of_the_mean_over_categories(tmp_path: Path) -> Non
 
 def test_a_draw_that_empties_a_category_counts_with_the_others(tmp_path: Path) -> None:
     """One cluster of five holds the only right category: a third of all draws miss it and score 0, as the gauntlet would."""
-    rows = [("hard", f"e{place}", 0) for place in range(4)] + [("easy", "e4", 1)]
+    rows = [("hard", f"e{place}", 0) for place in range(5)] + [("easy", "e4", 1)]
     cell = read(tmp_path, record(tmp_path, {"split": rows}, suite_of(SPLIT)))
     found = accuracy(cell, "raw", cell.suites["raw"].tasks["split"]).estimate()
     assert (found.value, found.low, found.high) == (0.5, 0.0, 0.5)

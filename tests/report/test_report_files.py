@@ -81,11 +81,11 @@ def test_the_plane_goes_when_there_is_nothing_to_show(tmp_path: Path) -> None:
 def test_the_short_form_has_the_numbers_of_the_page(out: Path) -> None:
     short, page = ((out / name).read_text(encoding="utf-8") for name in ("report.md", "index.html"))
     shown = re.sub(r"\s+", " ", re.sub(r"<[^>]+>", "", page))
-    numbers = re.findall(rf"−?\d+\.\d†? {INTERVAL}", short)
+    numbers = re.findall(rf"−?\d+\.\d†?(?: ± \d+\.\d)? {INTERVAL}", short)
     assert len(numbers) >= 15
     assert all(number in shown for number in numbers)
     assert len(re.findall(INTERVAL, short)) == len(numbers)
-    bare = re.sub(rf"−?\d+\.\d†? {INTERVAL}", "", short)
+    bare = re.sub(rf"−?\d+\.\d†?(?: ± \d+\.\d)? {INTERVAL}", "", short)
     assert not re.findall(r"\d\.\d", bare)  # no measured number without its interval
     for sentence in json.loads((out / "report.json").read_text(encoding="utf-8"))["answer"]:
         assert words(sentence) in short

@@ -1,4 +1,4 @@
-"""The two cells of do=diff: found by what the user wrote, and read whole before anything is compared."""
+"""The cells of do=diff and do=items: found by what the user wrote; those of do=diff are read whole before they are compared."""
 
 from __future__ import annotations
 
@@ -51,6 +51,15 @@ def both(study: Study) -> tuple[Chosen, Chosen]:
             f"diff.left={study.diff.left} and diff.right={study.diff.right} are the same cell, {left}: name another one."
         )
     return _read(left), _read(right)
+
+
+def place(runs: Path, key: str, text: str | None) -> Path:
+    """The folder of the finished cell that ``text`` names. Raises: ConfigError, DataError as `both` does."""
+    if not text:
+        raise ConfigError(
+            f"{key} is not given: name a cell by its id, the beginning of one, or its folder; {_latest(runs / 'cells')}"
+        )
+    return _finished(_folder(key, text, runs / "cells"))
 
 
 def _folder(key: str, text: str, cells: Path) -> Path:

@@ -71,7 +71,7 @@ def _notes(left: Suite, right: Suite) -> list[str]:
     sides = (("left", left), ("right", right))
     changed = [f"{label} {short} ({side})" for side, suite in sides for label, short in suite.altered.items()]
     differing += [f"Altered data, not the original file: {', '.join(changed)}."] if changed else []
-    return [scale, f"Differences with their {stats.METHODS['items']}.", *differing]
+    return [scale, f"Differences ± their standard error, with their {stats.METHODS['items']}.", *differing]
 
 
 def _category(name: str, sides: tuple[Cell, Cell], prompting: str, reasons: Mapping[str, str]) -> list[str]:
@@ -96,7 +96,7 @@ def _row(
     left, right = both
     if reason or left is None or right is None:
         return [name, *values, f"not subtracted: {reason}"]
-    return [name, *values, (right - left).estimate().text()]
+    return [name, *values, (right - left).estimate().full()]
 
 
 def _of_parts(labels: list[str], reasons: Mapping[str, str]) -> str:
@@ -184,4 +184,4 @@ def _rate(place: Path) -> list[str]:
     summary, items = store.read_json(place / "summary.json"), store.read_rows(place / "items.jsonl")
     rate = stats.mean([item["preference"] for item in items], [str(item["cluster"]) for item in items])
     measure, judge = str(summary["measure"]).replace("_", " "), str(summary["judge"]["name"])
-    return [summary["cell"], summary["baseline"], judge, measure, rate.text(), f"{len(items):,}"]
+    return [summary["cell"], summary["baseline"], judge, measure, rate.full(), f"{len(items):,}"]

@@ -17,7 +17,21 @@ NOT_STATED = "–"
 
 #: Configuration that no fingerprint of a cell or pair holds; of models and sources the content counts.
 OUTSIDE = (
-    *("do", "runs", "debug", "hardware", "tracking", "launch", "report", "diff", "study", "model", "data", "mixture.name"),
+    *(
+        "do",
+        "runs",
+        "debug",
+        "hardware",
+        "tracking",
+        "launch",
+        "report",
+        "diff",
+        "items",
+        "study",
+        "model",
+        "data",
+        "mixture.name",
+    ),
     *("finetune.name", *(f"finetune.{key}" for key in DISPLAY)),
     *(f"gauntlet.{key}" for key in BESIDE),
     *("answers.name", "answers.prompts", "answers.batch"),

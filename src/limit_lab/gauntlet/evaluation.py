@@ -13,6 +13,7 @@ from limit_lab.errors import EvalError
 from limit_lab.fingerprints import fingerprint, stated
 from limit_lab.gauntlet import files
 from limit_lab.gauntlet.aggregate import composite, task_result
+from limit_lab.gauntlet.clusters import clusters
 from limit_lab.gauntlet.prompts import Prompt, raw_prompts, template_prompts
 from limit_lab.gauntlet.results import Results
 from limit_lab.gauntlet.sequences import prefix_space, scorables
@@ -128,7 +129,7 @@ def _ask(
         asked_alike = {**results.inputs, "numerics": NUMERICS}
         items = tokenised(kept, asked_alike, lambda: [scorables(tokenizer, one, suite.max_seq_tokens) for one in prompts()])
         found = scoring.outcomes(model, tokenizer, task, rows, items, suite, report, team, results)
-    return [_identity(index, row) | outcome for index, (row, outcome) in enumerate(zip(rows, found, strict=True))]
+    return [one | outcome for one, outcome in zip(_identities(task, rows), found, strict=True)]
 
 
 def _prompts(tokenizer: Tokenizer, task: Task, rows: Sequence[Row], prompting: str, prompt_format: str) -> Sequence[Prompt]:
@@ -142,11 +143,9 @@ def _prompts(tokenizer: Tokenizer, task: Task, rows: Sequence[Row], prompting: s
     return [by_row[index] for index in range(len(rows))]
 
 
-def _identity(index: int, row: Row) -> dict[str, Any]:
-    """Which item a record is: items of one cluster are not independent, and groups are reported apart."""
-    return {
-        "index": index,
-        "cluster": row.get("entity", str(index)),
-        "group": row.get("group"),
-        "category": row.get("category"),
-    }
+def _identities(task: Task, rows: Sequence[Row]) -> list[dict[str, Any]]:
+    """Which items the records are: items of one cluster are not independent, and groups are reported apart."""
+    return [
+        {"index": index, "cluster": cluster, "group": row.get("group"), "category": row.get("category")}
+        for index, (row, cluster) in enumerate(zip(rows, clusters(task, rows), strict=True))
+    ]

@@ -39,10 +39,12 @@ def render(
 
 def claims(found: Sequence[Finding]) -> list[list[str | Number]]:
     """The claims with their verdicts as rows, the first of them the header."""
-    rows: list[list[str | Number]] = [["claim", "verdict", "measured, 95 % interval", "holds if", "what is measured"]]
+    rows: list[list[str | Number]] = [
+        ["claim", "verdict", "measured, ± standard error, 95 % interval", "holds if", "what is measured"]
+    ]
     for finding in found:
         number = claim_measured(finding)
-        measured = f"{number.value} {number.interval} {claim_unit(finding)}".strip() if number else NOT_STATED
+        measured = f"{number.value} {number.error} {number.interval} {claim_unit(finding)}".strip() if number else NOT_STATED
         verdict = f"{finding.verdict}: {finding.reason}" if finding.reason else finding.verdict
         rows.append([finding.claim, verdict, measured, finding.rule, finding.measured])
     return rows
@@ -68,4 +70,4 @@ def _grid(rows: Sequence[Sequence[str | Number]]) -> str:
 
 
 def _entry(value: str | Number) -> str:
-    return words(f"{value.value}{value.mark} {value.interval}" if isinstance(value, Number) else value)
+    return words(f"{value.value}{value.mark} {value.error} {value.interval}" if isinstance(value, Number) else value)

@@ -13,9 +13,12 @@ from limit_lab.report.harness import harness_table
 from limit_lab.report.held_out import held_out_table
 from limit_lab.report.orders import orders
 from limit_lab.report.predicates import Finding, findings
+from limit_lab.report.questions import printable
 from limit_lab.report.records import Cell, load
 from limit_lab.report.samples import samples
 from limit_lab.report.scores import Scores, measure
+from limit_lab.report.shown_items import shown_items
+from limit_lab.report.suite_table import suite_tables
 from limit_lab.stats import METHODS
 from limit_lab.store import SCHEMA, Missing, write_json, write_text
 
@@ -67,12 +70,14 @@ def write(
         "findings": [(finding, tables.claim_measured(finding), tables.claim_unit(finding)) for finding in found],
         "flat": _flat(scores),
         "missing": tables.missing_table(missing),
+        "suite_tables": suite_tables(cells),
         **sections.paradigms(cells, pairs, scores),
         **sections.against_one_another(cells, answer.same_judge(pairs), every, scores),
         "harness": harness_table(cells),
         **sections.judging(cells, pairs, scores, ranked),
         **sections.origins(records),
         "shown": samples(cells),
+        "shown_items": shown_items(root, cells, scores, baseline),
         "cards": [table for table in (cards.totals_table(cells), cards.sources_table(cells), held_out_table(cells)) if table],
     }
     numbers = {
@@ -121,7 +126,7 @@ def _figures(context: dict[str, Any], out: Path) -> list[tuple[str, str]]:
 
 def _short(context: dict[str, Any], found: Sequence[Finding], shown: Sequence[tuple[str, str]]) -> str:
     few = [context["missing"]] if context["missing"] and len(context["missing"].rows) <= FEW else []
-    notes = [*context["telling"], f"Intervals: {context['method']}."]
+    notes = [*context["telling"], f"Behind ± the standard error, in brackets the interval: {context['method']}."]
     return markdown.render(
         title=QUESTION,
         about=context["about"],
@@ -145,8 +150,8 @@ def _tables(context: dict[str, Any]) -> list[tables.Table]:
     categories = [table for part in context["categories"] for table in (part["table"], part["tasks"])]
     single = [table for table in (context["harness"], context["missing"], context["differing"]) if table]
     contrasts = [*context["differences"], *context["matrix_tables"], *context["replicates"]]
-    judge = context["judge_tables"]
-    return [context["overview"], *contrasts, *context["partners"], *categories, *judge, *context["cards"], *single]
+    judge, suites = context["judge_tables"], [table for _, table in context["suite_tables"]]
+    return [context["overview"], *contrasts, *context["partners"], *categories, *suites, *judge, *context["cards"], *single]
 
 
 def _arm_numbers(arm: Arm, scores: Scores) -> dict[str, Any]:
@@ -176,8 +181,3 @@ def _render(context: dict[str, Any]) -> str:
     environment.filters["typeset"] = tables.typeset
     environment.filters["themed"] = svg.themed
     return environment.get_template("page.html.j2").render(context)
-
-
-def printable(text: str) -> str:
-    """Untrusted text with control characters shown as their pictures, since HTML allows none but tab and line ends."""
-    return "".join(chr(0x2400 + ord(sign)) if ord(sign) < 32 and sign not in "\t\n" else sign for sign in text)

@@ -33,7 +33,7 @@ class Quantity:
         """The value with its interval; a quantity without items is a constant. ``n`` counts the items it rests on."""
         if not self.samples:
             value = float(self.value({}))
-            return Estimate(value=value, low=value, high=value, n=0, clusters=0)
+            return Estimate(value=value, low=value, high=value, n=0, clusters=0, error=0.0)
         return replace(bootstrap(self.samples, self.value), n=sum(len(sample.scores) for sample in self.samples.values()))
 
     def point(self) -> float:

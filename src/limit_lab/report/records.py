@@ -28,8 +28,9 @@ class Task:
 
     ``parts`` holds the category of every item when the task is scored as the plain mean over its categories
     (``has_categories``), and is empty when it is scored as the plain mean over its items. ``categories`` are those of the
-    suite in which it counts, with ``weight``, its own ``category`` first. ``altered`` is the short hash of a data file that
-    is not the original one, empty for any other.
+    suite in which it counts, with ``weight``, its own ``category`` first. ``golds`` are indices of choices, texts or lists of
+    accepted texts (None where an old record has none); ``choices`` counts them, 0 where nothing is chosen. ``altered`` is the
+    short hash of a data file that is not the original one, empty for any other.
     """
 
     label: str
@@ -44,6 +45,8 @@ class Task:
     categories: Sequence[str] = ()
     weight: float = 1
     altered: str = ""
+    golds: Sequence[Any] = ()
+    choices: Sequence[int] = ()
 
     @property
     def measure(self) -> str:
@@ -194,13 +197,8 @@ def _suite(folder: Path, name: str, prompting: str, suite: str, scores: Row, con
     parted = {task["label"] for task in configured.get("tasks", []) if task.get("has_categories")}
     tasks = {}
     for label, recorded in scores["tasks"].items():
-        path = folder / "gauntlet" / prompting / "items" / f"{label}.jsonl"
-        if not path.is_file():
-            raise DataError(
-                f"the items of task {label!r} ({prompting}) of cell {name!r} are missing at {path}: "
-                f"delete {folder / 'gauntlet'} and run the study again."
-            )
-        tasks[label] = _task(label, recorded, read_rows(path), scores, configured, parted=label in parted)
+        rows = items(folder, prompting, label, name)
+        tasks[label] = _task(label, recorded, rows, scores, configured, parted=label in parted)
         _agrees(name, f"number of items of {label} ({prompting})", len(tasks[label].correct), recorded["n"])
         _agrees(name, f"{label} ({prompting})", _rescaled(tasks[label]), recorded["rescaled"])
     found = {category for task in tasks.values() for category in task.categories}
@@ -221,9 +219,21 @@ def _suite(folder: Path, name: str, prompting: str, suite: str, scores: Row, con
     return result
 
 
+def items(folder: Path, prompting: str, label: str, name: str) -> list[dict[str, Any]]:
+    """The records of one task of the cell ``name`` in ``folder``, item by item. Raises: DataError when they are missing."""
+    path = folder / "gauntlet" / prompting / "items" / f"{label}.jsonl"
+    if not path.is_file():
+        raise DataError(
+            f"the items of task {label!r} ({prompting}) of cell {name!r} are missing at {path}: "
+            f"delete {folder / 'gauntlet'} and run the study again."
+        )
+    return read_rows(path)
+
+
 def _task(label: str, recorded: Row, rows: Sequence[Row], scores: Row, configured: Row, *, parted: bool) -> Task:
     own = [recorded["category"], *recorded.get("also", [])]
     data = recorded.get("data") or {}  # older records tell nothing of their files
+    scope = min(label, recorded.get("partner") or label)
     return Task(
         label=label,
         type=recorded["type"],
@@ -231,12 +241,14 @@ def _task(label: str, recorded: Row, rows: Sequence[Row], scores: Row, configure
         baseline=recorded["baseline"],
         partner=recorded.get("partner"),
         correct=[float(row["correct"]) for row in rows],
-        clusters=[str(row["cluster"]) for row in rows],
+        clusters=[_cluster(row, scope) for row in rows],
         groups=[row.get("group") for row in rows],
         parts=[str(row["category"]) for row in rows] if parted else (),
         categories=[name for name in own if name is not None and name not in scores.get("removed", {})],
         weight=weight(configured.get("weighting", "EQUAL"), len(rows)),
         altered=str(data["sha256"])[:12] if data.get("state") == "altered" else "",
+        golds=[row.get("gold") for row in rows],
+        choices=[len(row["nll"]) if isinstance(row.get("nll"), list) else 0 for row in rows],
     )
 
 
@@ -252,6 +264,12 @@ def _share(scores: Row) -> str:
 
 def _category(tasks: Sequence[Task]) -> float:
     return sum(_rescaled(task) * task.weight for task in tasks) / sum(task.weight for task in tasks)
+
+
+def _cluster(row: Row, scope: str) -> str:
+    """The cluster of an item; one that only has its number shares nothing with the same number of another task."""
+    cluster = str(row["cluster"])
+    return f"{scope} {cluster}" if cluster == str(row["index"]) else cluster
 
 
 def _rescaled(task: Task) -> float:

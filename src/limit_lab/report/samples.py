@@ -33,7 +33,7 @@ def samples(cells: Sequence[Arm]) -> list[Shown]:
     unseen = [i for i in shared if first[i].get("unseen")]
     seen = [i for i in shared if i not in set(unseen)]
     half = min(PROMPTS // 2, len(unseen))
-    chosen = _spaced(seen, PROMPTS - half) + _spaced(unseen, half)
+    chosen = spaced(seen, PROMPTS - half) + spaced(unseen, half)
     return [
         Shown(
             str(first[i]["prompt"]),
@@ -58,7 +58,8 @@ def _first_seed(rows: Sequence[Row]) -> dict[int, Row]:
     return {row["index"]: row for row in sorted(rows, key=lambda row: int(row["index"])) if row["seed"] == seed}
 
 
-def _spaced(values: Sequence[int], count: int) -> list[int]:
+def spaced(values: Sequence[int], count: int) -> list[int]:
+    """``count`` of the values, evenly spaced; all where there are no more."""
     if len(values) <= count:
         return list(values)
     return [values[(2 * place + 1) * len(values) // (2 * count)] for place in range(count)]

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ from limit_lab.errors import EvalError
 from limit_lab.report.arms import Arm, Comparison, Replicate
 from limit_lab.report.quantities import Quantity, constant, mean_of
 from limit_lab.report.records import Cell, Pair
-from limit_lab.stats import Estimate, combined, fieller, student
+from limit_lab.stats import Estimate, combined, fieller, ratio_error, standard_error, student
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,9 +54,10 @@ class Spread:
             return next(iter(self.parts.values())).estimate()
         worlds = self.worlds()
         if len(worlds) > 1:
-            return _over_worlds(student(list(worlds.values())), len(worlds), self.items)
-        items = mean_of(list(self.parts.values())).estimate()
-        return _over_seeds(items, student(self.points())[1:], len(self.parts))
+            values = list(worlds.values())
+            return _over_worlds(student(values), standard_error(values), len(worlds), self.items)
+        items, points = mean_of(list(self.parts.values())).estimate(), self.points()
+        return _over_seeds(items, student(points)[1:], standard_error(points), len(points))
 
     def share_of(self, whole: Spread) -> Estimate:
         """This gain as a share of ``whole``, whose own interval lies above 0; a draw without a gain counts as nothing kept."""
@@ -64,10 +66,11 @@ class Spread:
             return ratio.estimate()
         mine, all_ = self.at(ratio.parts), whole.at(ratio.parts)
         if len(mine.worlds()) > 1:
-            ends = fieller(list(mine.worlds().values()), list(all_.worlds().values()))
-            return _over_worlds(ends, len(mine.worlds()), ratio.items)
+            values = list(mine.worlds().values()), list(all_.worlds().values())
+            return _over_worlds(fieller(*values), ratio_error(*values), len(mine.worlds()), ratio.items)
         means = [Spread({Replicate(-1, -1, -1): mean_of(list(one.parts.values()))}) for one in (mine, all_)]
-        return _over_seeds(means[0].share_of(means[1]), fieller(mine.points(), all_.points())[1:], len(mine.parts))
+        points = mine.points(), all_.points()
+        return _over_seeds(means[0].share_of(means[1]), fieller(*points)[1:], ratio_error(*points), len(mine.parts))
 
     def by_world(self) -> dict[Replicate, Quantity]:
         """The mean over the seeds of every world."""
@@ -108,12 +111,11 @@ def fixed(value: float, like: Sequence[Replicate]) -> Spread:
     return Spread({key: constant(value) for key in like})
 
 
-def _over_worlds(found: tuple[float, float, float], worlds: int, items: int) -> Estimate:
+def _over_worlds(found: tuple[float, float, float], error: float, worlds: int, items: int) -> Estimate:
     value, low, high = found
-    return Estimate(value=value, low=low, high=high, n=items, clusters=worlds, basis="worlds", replicates=worlds)
+    return Estimate(value=value, low=low, high=high, n=items, clusters=worlds, error=error, basis="worlds", replicates=worlds)
 
 
-def _over_seeds(items: Estimate, seeds: tuple[float, float], count: int) -> Estimate:
+def _over_seeds(items: Estimate, seeds: tuple[float, float], error: float, count: int) -> Estimate:
     low, high = combined(items.value, (items.low, items.high), seeds)
-    n, clusters = items.n, items.clusters
-    return Estimate(value=items.value, low=low, high=high, n=n, clusters=clusters, basis="seeds", replicates=count)
+    return replace(items, low=low, high=high, error=math.hypot(items.error, error), basis="seeds", replicates=count)

@@ -33,6 +33,10 @@ class Number:
         return minus(f"{self.estimate.value * self.scale:.{self.digits}f}")
 
     @property
+    def error(self) -> str:
+        return f"± {self.estimate.error * self.scale:.{self.digits}f}"
+
+    @property
     def interval(self) -> str:
         low, high = (f"{end * self.scale:.{self.digits}f}" for end in (self.estimate.low, self.estimate.high))
         return minus(f"[{low}, {high}]")
@@ -247,4 +251,4 @@ def at_chance(cells: Sequence[Arm], scores: Scores, prompting: str) -> list[str]
 
 def even(like: Estimate) -> Estimate:
     """The baseline against itself: one half by definition, without an interval."""
-    return Estimate(value=0.5, low=0.5, high=0.5, n=like.n, clusters=like.clusters)
+    return Estimate(value=0.5, low=0.5, high=0.5, n=like.n, clusters=like.clusters, error=0.0)
