@@ -159,11 +159,16 @@ def test_template_ids_are_the_training_ids_without_eos(answer: str, toy_tokenize
     assert asked.start == trained.prompt_tokens
 
 
-@given(st.lists(st.integers(1, 50), max_size=40), st.integers(1, 120))
-def test_batches_hold_every_index_once_within_the_budget(lengths: list[int], budget: int) -> None:
-    made = list(batches(lengths, budget))
+@given(st.lists(st.integers(1, 50), max_size=40), st.integers(1, 120), st.sampled_from([0, 7]), st.none() | st.integers(1, 90))
+def test_batches_hold_every_index_once_within_the_budget(
+    lengths: list[int], budget: int, columns: int, enough: int | None
+) -> None:
+    made = list(batches(lengths, budget, columns=columns, enough=enough))
     assert sorted(index for batch in made for index in batch) == list(range(len(lengths)))
     for batch in made:
-        assert len(batch) == 1 or len(batch) * max(lengths[index] for index in batch) <= budget
+        own = [lengths[index] for index in batch]
+        assert len(batch) == 1 or len(batch) * (columns + max(own)) <= budget
+        if enough is not None and len(batch) * max(own) > enough + max(own):
+            assert max(own) <= 1.05 * min(own), "more than enough is taken only where padding adds little"
     flat = [lengths[index] for batch in made for index in batch]
     assert all(left >= right for left, right in pairwise(flat))

@@ -100,11 +100,13 @@ def _alike(sequences: Sequence[Ids], room: Sequence[int], places: Sequence[int])
     return Alike(shared if len(shared) >= PREFIX_TOKENS else (), tuple(sorted(places)))
 
 
-def planned(groups: Sequence[Alike], lengths: Sequence[int], batch_tokens: int, *, several: int = 1) -> list[list[int]]:
-    """Places in batches of one group each, longest first, with ``several`` times what has room in ``batch_tokens``."""
+def planned(
+    groups: Sequence[Alike], lengths: Sequence[int], batch_tokens: int, *, several: int = 1, enough: int | None = None
+) -> list[list[int]]:
+    """Places in `batches` of one group each, longest first, with ``several`` times what has room in ``batch_tokens``."""
     found = []
     for group in groups:
-        own = list(batches([lengths[place] for place in group.places], batch_tokens))
+        own = list(batches([lengths[place] for place in group.places], batch_tokens, enough=enough))
         for start in range(0, len(own), several):
             found.append([group.places[index] for batch in own[start : start + several] for index in batch])
     return found

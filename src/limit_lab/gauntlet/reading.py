@@ -26,6 +26,9 @@ R = TypeVar("R")
 #: Scored positions projected onto the vocabulary at a time: bounds memory at about 0.2 GiB for 50k words.
 POSITIONS_AT_ONCE = 512
 
+#: Tokens of tails that are worth a forward pass of their own.
+FEW = 64
+
 #: What an allocator says when a machine's own memory is out; a GPU's has an exception of its own.
 NO_ROOM = "not enough memory"
 
@@ -101,8 +104,10 @@ class Reader:
             for number, member in enumerate(family.members)
             if family.tail(member)
         ]
-        sizes = [len(batch[place].members[number].ids) for place, number in ends]
-        return [self._tails_at_once(batch, trunks, [ends[index] for index in own]) for own in batches(sizes, self.batch_tokens)]
+        sizes = [len(batch[place].tail(batch[place].members[number])) for place, number in ends]
+        longest = max(len(family.trunk) for family in batch)
+        some = batches(sizes, self.batch_tokens, columns=longest, enough=FEW)
+        return [self._tails_at_once(batch, trunks, [ends[index] for index in own]) for own in some]
 
     def _tails_at_once(
         self, batch: Sequence[Family], trunks: KeyValues, ends: Sequence[tuple[int, int]]

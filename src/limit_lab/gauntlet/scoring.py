@@ -23,6 +23,9 @@ from limit_lab.model.causal import CausalLM
 from limit_lab.model.team import ALONE, Team
 from limit_lab.prompt import Tokenizer
 
+#: Tokens that keep a machine busy in one forward pass.
+ENOUGH = 512
+
 
 @torch.inference_mode()
 def score(
@@ -44,7 +47,7 @@ def score(
     groups = alike(found) if model.shares else [Alike((), tuple(range(len(found))))]
     prefixes = {place: group.prefix for group in groups for place in group.places}
     reader = Reader(model, batch_tokens=batch_tokens)
-    wanted = planned(groups, [len(family.trunk) for family in found], batch_tokens)
+    wanted = planned(groups, [len(family.trunk) for family in found], batch_tokens, enough=ENOUGH)
 
     def work(batch: Sequence[int]) -> list[list[Score]]:
         own = partial(reader.scores, prefix=prefixes[batch[0]])

@@ -9,6 +9,9 @@ from limit_lab.errors import EvalError
 from limit_lab.gauntlet.prompts import Prompt
 from limit_lab.prompt import Tokenizer
 
+#: What padding may add to a sequence in a batch that is large enough without it.
+PADDING = 0.05
+
 
 @dataclass(frozen=True, slots=True)
 class Scorable:
@@ -53,14 +56,24 @@ def prompt_tokens(tokenizer: Tokenizer, prompt: Prompt, room: int) -> list[int]:
     return kept
 
 
-def batches(lengths: Sequence[int], batch_tokens: int) -> Iterator[list[int]]:
-    """Indices in batches, longest first, whose padded size stays within ``batch_tokens`` unless one alone exceeds it."""
+def batches(lengths: Sequence[int], batch_tokens: int, *, columns: int = 0, enough: int | None = None) -> Iterator[list[int]]:
+    """Indices in batches, longest first, whose padded size stays within ``batch_tokens`` unless one alone exceeds it.
+
+    Each is padded to its longest, beside ``columns`` that are held already. A batch of ``enough`` padded tokens takes no
+    sequence that would be padded by more than `PADDING` of itself; None: it takes all that has room.
+    """
     order = sorted(range(len(lengths)), key=lambda index: -lengths[index])
     start = 0
     while start < len(order):
-        rows = max(1, batch_tokens // max(1, lengths[order[start]]))
-        yield order[start : start + rows]
-        start += rows
+        longest = max(1, lengths[order[start]])
+        end = start + max(1, batch_tokens // (columns + longest))
+        if enough is not None:
+            least = start + -(-enough // longest)
+            while least < min(end, len(order)) and longest <= (1 + PADDING) * lengths[order[least]]:
+                least += 1
+            end = min(end, least)
+        yield order[start:end]
+        start = end
 
 
 def _contexts(tokenizer: Tokenizer, prompt: Prompt) -> list[list[int]]:
