@@ -16,7 +16,7 @@ from limit_lab.model.answering import Decoding, answer
 from limit_lab.model.causal import CausalLM
 from limit_lab.model.hugging_face import HuggingFaceLM
 from limit_lab.model.loading import load_model
-from limit_lab.model.placement import load_on, place
+from limit_lab.model.placement import load_on, move, place
 from tests.model.networks import gpt_neox, llama
 from tests.model.oracle import random_ids, random_model
 
@@ -89,6 +89,18 @@ def test_a_folder_of_another_family_is_read_and_tried_on_several_devices(tmp_pat
         assert torch.equal(load_on(tmp_path, [CPU, CPU])(ids), load_model(tmp_path)(ids))
     with pytest.raises(ModelError, match=r"holds a model that does not run spread over devices \(.*hold all of it"):
         load_on(tmp_path, [CPU, META])
+
+
+def test_weights_that_are_rounded_leave_the_buffers_as_they_are(model: CausalLM) -> None:
+    for buffer in model.buffers():
+        buffer.mul_(1.001)  # which bfloat16 cannot hold
+    before = {name: buffer.clone() for name, buffer in model.named_buffers()}
+    assert before
+    assert all(bool((buffer.bfloat16().float() != buffer).all()) for buffer in before.values())
+    for part in model.modules():
+        move(part, CPU, torch.bfloat16)
+    assert {value.dtype for value in model.parameters()} == {torch.bfloat16}
+    assert {name for name, buffer in model.named_buffers() if torch.equal(buffer, before[name])} == before.keys()
 
 
 def test_a_family_that_does_not_tell_its_blocks_stays_whole(monkeypatch: pytest.MonkeyPatch) -> None:
